@@ -1,0 +1,3 @@
+//! The `dwell` binary: server, local cluster, client commands, benchmark.
+
+fn main() {}

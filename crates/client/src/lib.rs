@@ -1,0 +1,54 @@
+//! The Rust client of Dwell.
+//!
+//! A [`Client`] is given the addresses of one or more nodes. Any node serves any call; the client learns who
+//! leads and goes there directly, and goes elsewhere when that node fails. Everything that can be repeated
+//! safely is repeated, with backoff, until [`ClientOptions::retry_deadline`]:
+//!
+//! * A [`Publisher`] numbers its requests, so that a publish repeated after a failover is stored once.
+//! * A [`Consumer`] keeps its id, so that it keeps its leases when its stream breaks and it attaches again.
+//! * Where an outcome cannot be known, the error says so: [`Error::Timeout`] and [`Error::Unknown`].
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), dwell_client::Error> {
+//! use std::time::Duration;
+//!
+//! use dwell_client::{Client, ConsumeOptions, PublishMessage, QueueSettings};
+//!
+//! let client = Client::connect(["127.0.0.1:7600"])?;
+//! client.declare_queue("reminders", QueueSettings::default()).await?;
+//! let message = PublishMessage::new("reminders", "water the plants").delay(Duration::from_secs(5));
+//! client.publish(vec![message]).await?;
+//!
+//! let mut consumer = client.consume("reminders", ConsumeOptions::default()).await?;
+//! while let Some(delivery) = consumer.next().await {
+//!     let delivery = delivery?;
+//!     println!("{:?}", delivery.message.body);
+//!     delivery.ack().await?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod backoff;
+mod call;
+mod client;
+mod connections;
+mod consumer;
+mod delivery;
+mod directory;
+mod error;
+mod message;
+mod options;
+mod publisher;
+mod settle;
+
+pub use client::Client;
+pub use consumer::Consumer;
+pub use delivery::Delivery;
+pub use dwell_proto::v1::{
+    GetClusterStatusResponse as ClusterStatus, Handle, Member, Message, Queue, QueueCounts, QueueSettings,
+};
+pub use error::Error;
+pub use message::{PublishMessage, PublishResult};
+pub use options::{ClientOptions, Consistency, ConsumeOptions, PublisherOptions};
+pub use publisher::{Confirm, Publisher};

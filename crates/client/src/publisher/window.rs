@@ -1,0 +1,258 @@
+//! The requests that have a number and no confirm: what is sent again when the stream breaks.
+//!
+//! The server takes a producer's requests only in the order of their numbers. A request that it refuses
+//! before that check (a body over the limit) leaves a gap, and everything sent behind it is refused as out of
+//! step. Those requests come back here, wait until all others are answered, and are numbered anew.
+
+use std::collections::VecDeque;
+
+use dwell_proto::v1;
+use dwell_proto::v1::publish_stream_response::Outcome;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tonic::Code;
+
+use super::WINDOW;
+use super::backlog::Backlog;
+use super::request::Request;
+use crate::error::{Error, is_transient_code};
+
+/// Refused so often for its number, under a new producer id too, a request is given up.
+const OUT_OF_STEP_MAX: u32 = 3;
+
+#[derive(Debug)]
+pub(super) struct Window {
+    /// The producer's id without the count of its renewals.
+    producer: String,
+    renewals: u64,
+    next_number: u64,
+    next_request_id: u64,
+    /// In order of their numbers, which have no gaps but those of requests that were refused.
+    unconfirmed: VecDeque<Entry>,
+    /// How many of them, from the front, were sent on the current stream.
+    on_wire: usize,
+    /// To be numbered anew, before anything from the backlog.
+    returned: VecDeque<Request>,
+    /// More may still join `returned`: nothing is taken from it before `unconfirmed` is empty.
+    collecting: bool,
+    /// The lowest number that was refused without having been used up, as far as is known.
+    unused_from: Option<u64>,
+    /// Numbers up to this one were sent on a stream that is gone: copies may still be under way.
+    stray_until: u64,
+    /// The server ended the stream for one of the requests up to this id: they are sent one by one.
+    suspect_until: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    request_id: u64,
+    number: u64,
+    request: Request,
+}
+
+/// A confirm could not be used.
+#[derive(Debug)]
+pub(super) enum Interruption {
+    /// The stream is of no use: everything is to be sent again, later or elsewhere.
+    Transient(String),
+}
+
+impl Window {
+    pub(super) fn new(producer: String) -> Window {
+        Window {
+            producer,
+            renewals: 0,
+            next_number: 1,
+            next_request_id: 1,
+            unconfirmed: VecDeque::new(),
+            on_wire: 0,
+            returned: VecDeque::new(),
+            collecting: false,
+            unused_from: None,
+            stray_until: 0,
+            suspect_until: None,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.unconfirmed.is_empty() && self.returned.is_empty()
+    }
+
+    /// True if the server owes an answer on the current stream.
+    pub(super) fn is_on_wire(&self) -> bool {
+        self.on_wire > 0
+    }
+
+    /// A new stream is open: everything unconfirmed will be sent on it, in order.
+    pub(super) fn begin_stream(&mut self) {
+        self.on_wire = 0;
+        self.stray_until = self.next_number - 1;
+    }
+
+    /// Sends what may be sent: first what the stream has not seen yet, then what comes from `backlog`.
+    pub(super) fn send(&mut self, backlog: &mut Backlog, outbound: &mpsc::Sender<v1::PublishStreamRequest>) {
+        loop {
+            if self.on_wire < self.unconfirmed.len() {
+                if self.is_careful() && self.on_wire > 0 {
+                    return;
+                }
+                // A fresh stream's channel holds a whole window; if it is full or closed, the stream is ending.
+                if outbound.try_send(self.on_the_wire(&self.unconfirmed[self.on_wire])).is_err() {
+                    return;
+                }
+                self.on_wire += 1;
+                continue;
+            }
+            if self.collecting {
+                if !self.unconfirmed.is_empty() {
+                    return;
+                }
+                self.renumber();
+            }
+            if self.unconfirmed.len() >= WINDOW {
+                return;
+            }
+            let next = self.returned.pop_front().or_else(|| backlog.pop(self.unconfirmed.len()));
+            let Some(request) = next else { return };
+            let entry = Entry { request_id: self.next_request_id, number: self.next_number, request };
+            self.next_request_id += 1;
+            self.next_number += 1;
+            self.unconfirmed.push_back(entry);
+        }
+    }
+
+    fn on_the_wire(&self, entry: &Entry) -> v1::PublishStreamRequest {
+        let producer_id = match self.renewals {
+            0 => self.producer.clone(),
+            renewals => format!("{}-{renewals}", self.producer),
+        };
+        let publish = v1::PublishRequest {
+            namespace: String::new(),
+            messages: entry.request.messages.clone(),
+            producer: Some(v1::ProducerSequence { producer_id, sequence: entry.number }),
+        };
+        v1::PublishStreamRequest { request_id: entry.request_id, publish: Some(publish) }
+    }
+
+    /// Takes an answer.
+    pub(super) fn confirm(&mut self, response: v1::PublishStreamResponse) -> Result<(), Interruption> {
+        let found = self.unconfirmed.binary_search_by_key(&response.request_id, |entry| entry.request_id);
+        let Ok(index) = found else {
+            tracing::warn!(request_id = response.request_id, "a confirm for a request that is not waiting for one");
+            return Ok(());
+        };
+        let refusal = match response.outcome {
+            Some(Outcome::Confirmed(confirmed)) => {
+                let Some(entry) = self.take(index) else { return Ok(()) };
+                // The server went on past the refused numbers: it counts them as used.
+                self.unused_from = self.unused_from.filter(|unused| *unused > entry.number);
+                entry.request.confirm(confirmed.results);
+                return Ok(());
+            }
+            Some(Outcome::Refused(refusal)) => refusal,
+            None => v1::Failure { code: Code::Internal.into(), message: "a confirm without an outcome".into() },
+        };
+        match Code::from_i32(refusal.code) {
+            code if is_transient_code(code) || code == Code::ResourceExhausted => {
+                Err(Interruption::Transient(format!("{code}: {}", refusal.message)))
+            }
+            Code::FailedPrecondition => {
+                self.out_of_step(index, &Error::from_failure(refusal));
+                Ok(())
+            }
+            code => {
+                // The machine found no such queue: that is an outcome, and the number is used up by it.
+                self.refuse(index, &Error::from_failure(refusal), code == Code::NotFound);
+                Ok(())
+            }
+        }
+    }
+
+    /// The server ended the stream with a status that sending everything again will not change. Which request
+    /// it meant shows when they are sent one by one.
+    pub(super) fn blame(&mut self, error: &Error) {
+        if self.on_wire == 1 {
+            self.refuse(0, error, false);
+        } else if let Some(last) = self.unconfirmed.back() {
+            self.suspect_until = Some(last.request_id);
+        }
+    }
+
+    /// Tells those who waited too long. True if nobody waits for anything sent any more: then it is forgotten.
+    pub(super) fn expire(&mut self, now: Instant, sent: &Error, unsent: &Error) -> bool {
+        for entry in &mut self.unconfirmed {
+            entry.request.expire_sent(now, sent);
+        }
+        self.returned.retain_mut(|request| request.expire_unsent(now, unsent));
+        let forgotten = !self.unconfirmed.is_empty() && self.unconfirmed.iter().all(|entry| entry.request.is_abandoned());
+        if forgotten {
+            // Their numbers may be used or not: only a new producer can go on.
+            self.unconfirmed.clear();
+            self.on_wire = 0;
+            self.renew();
+        }
+        forgotten
+    }
+
+    fn take(&mut self, index: usize) -> Option<Entry> {
+        if index < self.on_wire {
+            self.on_wire -= 1;
+        }
+        self.unconfirmed.remove(index)
+    }
+
+    fn refuse(&mut self, index: usize, error: &Error, number_is_used: bool) {
+        let Some(entry) = self.take(index) else { return };
+        if !number_is_used {
+            self.unused_from = Some(self.unused_from.unwrap_or(entry.number).min(entry.number));
+        }
+        if entry.request.is_merged() && !matches!(error, Error::NotFound(_)) {
+            // Only one of the messages need be to blame.
+            self.returned.extend(entry.request.split());
+            self.collecting = true;
+        } else {
+            entry.request.fail(error);
+        }
+    }
+
+    fn out_of_step(&mut self, index: usize, error: &Error) {
+        let Some(Entry { mut request, .. }) = self.take(index) else { return };
+        request.out_of_step += 1;
+        if request.out_of_step >= OUT_OF_STEP_MAX {
+            request.fail(error);
+            return;
+        }
+        self.returned.push_back(request);
+        self.collecting = true;
+    }
+
+    /// Chooses the numbers for what came back; nothing else is under way.
+    fn renumber(&mut self) {
+        self.collecting = false;
+        match self.returned.iter().map(|request| request.out_of_step).max() {
+            // Only split requests: the next number may fit, and is refused if it does not.
+            None | Some(0) => {}
+            // The gap is where the refused request was. The numbers from there are free, if no copy of an
+            // earlier request under one of them can still arrive.
+            Some(1) if self.unused_from.is_some_and(|unused| unused > self.stray_until) => {
+                self.next_number = self.unused_from.take().unwrap_or(self.next_number);
+            }
+            Some(_) => self.renew(),
+        }
+    }
+
+    /// Goes on as another producer.
+    fn renew(&mut self) {
+        self.renewals += 1;
+        self.next_number = 1;
+        self.stray_until = 0;
+        self.unused_from = None;
+        tracing::debug!(producer = self.producer, renewals = self.renewals, "the producer begins anew");
+    }
+
+    fn is_careful(&mut self) -> bool {
+        let front = self.unconfirmed.front().map(|entry| entry.request_id);
+        self.suspect_until = self.suspect_until.filter(|until| front.is_some_and(|front| front <= *until));
+        self.suspect_until.is_some()
+    }
+}

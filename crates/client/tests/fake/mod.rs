@@ -1,0 +1,297 @@
+//! A node that does what the test tells it to: streams are handed to the test, calls are answered by a script.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use dwell_proto::v1::cluster_server::{Cluster, ClusterServer};
+use dwell_proto::v1::messages_server::{Messages, MessagesServer};
+use dwell_proto::v1::queues_server::{Queues, QueuesServer};
+use dwell_proto::{metadata, v1};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+/// One stream that a client opened.
+pub struct Session<Q, R> {
+    pub requests: Streaming<Q>,
+    responses: mpsc::Sender<Result<R, Status>>,
+}
+
+impl<Q, R> Session<Q, R> {
+    /// The next request.
+    pub async fn request(&mut self) -> Q {
+        self.requests.message().await.expect("an unbroken stream").expect("another request")
+    }
+
+    pub async fn respond(&self, response: R) {
+        self.responses.send(Ok(response)).await.expect("a client that reads");
+    }
+
+    pub async fn fail(self, status: Status) {
+        self.responses.send(Err(status)).await.expect("a client that reads");
+    }
+}
+
+pub type PublishSession = Session<v1::PublishStreamRequest, v1::PublishStreamResponse>;
+pub type ConsumeSession = Session<v1::ConsumeRequest, v1::ConsumeResponse>;
+
+/// What the node was asked, and how it is to answer.
+#[derive(Default)]
+pub struct Script {
+    /// Sent with every response.
+    pub leader: Option<String>,
+    /// How many calls are answered with UNAVAILABLE first, and the hint that they carry.
+    pub unavailable: usize,
+    pub retry_after_ms: Option<u64>,
+    /// If set, GetClusterStatus answers it.
+    pub status: Option<v1::GetClusterStatusResponse>,
+    /// Names of queues declared here.
+    pub declared: Vec<String>,
+    /// Consistency metadata of the reads.
+    pub consistencies: Vec<Option<String>>,
+    /// The leases of each Ack call.
+    pub acknowledged: Vec<Vec<v1::Lease>>,
+    /// The answers to Ack calls; then nothing is lost.
+    pub ack_answers: VecDeque<Result<Vec<v1::Lease>, Status>>,
+}
+
+#[derive(Clone)]
+struct Service {
+    script: Arc<Mutex<Script>>,
+    published: mpsc::Sender<PublishSession>,
+    consumed: mpsc::Sender<ConsumeSession>,
+}
+
+/// A running node.
+pub struct FakeNode {
+    pub address: String,
+    pub script: Arc<Mutex<Script>>,
+    pub published: mpsc::Receiver<PublishSession>,
+    pub consumed: mpsc::Receiver<ConsumeSession>,
+    runtime: Option<Runtime>,
+}
+
+impl FakeNode {
+    pub async fn start() -> FakeNode {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (publish_sender, published) = mpsc::channel(16);
+        let (consume_sender, consumed) = mpsc::channel(16);
+        let script: Arc<Mutex<Script>> = Arc::default();
+        let service = Service { script: script.clone(), published: publish_sender, consumed: consume_sender };
+        runtime.spawn(async move {
+            let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
+            tonic::transport::Server::builder()
+                .add_service(MessagesServer::new(service.clone()))
+                .add_service(QueuesServer::new(service.clone()))
+                .add_service(ClusterServer::new(service))
+                .serve_with_incoming(incoming)
+                .await
+        });
+        FakeNode { address, script, published, consumed, runtime: Some(runtime) }
+    }
+
+    /// The next publish stream.
+    pub async fn publish_session(&mut self) -> PublishSession {
+        self.published.recv().await.expect("a publish stream")
+    }
+
+    /// The next consume stream, and what it attaches with.
+    pub async fn consume_session(&mut self) -> (ConsumeSession, v1::Attach) {
+        let mut session = self.consumed.recv().await.expect("a consume stream");
+        match session.request().await.request {
+            Some(v1::consume_request::Request::Attach(attach)) => (session, attach),
+            other => panic!("the first request is {other:?}"),
+        }
+    }
+
+    /// Breaks all connections, as a killed process does.
+    pub fn kill(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for FakeNode {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Service {
+    fn check(&self) -> Result<(), Status> {
+        let mut script = self.script.lock();
+        if script.unavailable == 0 {
+            return Ok(());
+        }
+        script.unavailable -= 1;
+        let mut status = Status::unavailable("there is no leader");
+        if let Some(hint) = script.retry_after_ms {
+            status.metadata_mut().insert(metadata::RETRY_AFTER_MS, hint.into());
+        }
+        Err(status)
+    }
+
+    fn respond<T>(&self, message: T) -> Result<Response<T>, Status> {
+        let mut response = Response::new(message);
+        if let Some(leader) = &self.script.lock().leader {
+            response.metadata_mut().insert(metadata::LEADER, leader.parse().unwrap());
+        }
+        Ok(response)
+    }
+
+    fn note_consistency<T>(&self, request: &Request<T>) {
+        let value = request.metadata().get(metadata::CONSISTENCY).map(|value| value.to_str().unwrap().to_owned());
+        self.script.lock().consistencies.push(value);
+    }
+
+    async fn stream<Q: Send + 'static, R: Send + 'static>(
+        &self,
+        requests: Streaming<Q>,
+        sessions: &mpsc::Sender<Session<Q, R>>,
+    ) -> Result<Response<BoxStream<'static, Result<R, Status>>>, Status> {
+        self.check()?;
+        let (responses, receiver) = mpsc::channel(64);
+        sessions.send(Session { requests, responses }).await.map_err(|_| Status::internal("the test is over"))?;
+        self.respond(ReceiverStream::new(receiver).boxed())
+    }
+}
+
+type Responses<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Messages for Service {
+    type PublishStreamStream = Responses<v1::PublishStreamResponse>;
+    type ConsumeStream = Responses<v1::ConsumeResponse>;
+
+    async fn publish_stream(
+        &self,
+        request: Request<Streaming<v1::PublishStreamRequest>>,
+    ) -> Result<Response<Self::PublishStreamStream>, Status> {
+        self.stream(request.into_inner(), &self.published).await
+    }
+
+    async fn consume(
+        &self,
+        request: Request<Streaming<v1::ConsumeRequest>>,
+    ) -> Result<Response<Self::ConsumeStream>, Status> {
+        self.stream(request.into_inner(), &self.consumed).await
+    }
+
+    async fn ack(&self, request: Request<v1::AckRequest>) -> Result<Response<v1::AckResponse>, Status> {
+        let answer = {
+            let mut script = self.script.lock();
+            script.acknowledged.push(request.into_inner().leases);
+            script.ack_answers.pop_front().unwrap_or(Ok(Vec::new()))
+        };
+        self.respond(v1::AckResponse { lost: answer? })
+    }
+
+    async fn get_queue_counts(
+        &self,
+        request: Request<v1::GetQueueCountsRequest>,
+    ) -> Result<Response<v1::GetQueueCountsResponse>, Status> {
+        self.note_consistency(&request);
+        self.respond(v1::GetQueueCountsResponse::default())
+    }
+
+    async fn publish(&self, _: Request<v1::PublishRequest>) -> Result<Response<v1::PublishResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn receive(&self, _: Request<v1::ReceiveRequest>) -> Result<Response<v1::ReceiveResponse>, Status> {
+        self.check()?;
+        self.respond(v1::ReceiveResponse { deliveries: vec![delivery(1, 1)] })
+    }
+
+    async fn nack(&self, _: Request<v1::NackRequest>) -> Result<Response<v1::NackResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn extend(&self, _: Request<v1::ExtendRequest>) -> Result<Response<v1::ExtendResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+}
+
+#[tonic::async_trait]
+impl Queues for Service {
+    async fn declare_queue(
+        &self,
+        request: Request<v1::DeclareQueueRequest>,
+    ) -> Result<Response<v1::DeclareQueueResponse>, Status> {
+        self.check()?;
+        self.script.lock().declared.push(request.into_inner().queue);
+        self.respond(v1::DeclareQueueResponse { created: true })
+    }
+
+    async fn delete_queue(
+        &self,
+        request: Request<v1::DeleteQueueRequest>,
+    ) -> Result<Response<v1::DeleteQueueResponse>, Status> {
+        self.check()?;
+        Err(Status::not_found(format!("queue `{}` does not exist", request.into_inner().queue)))
+    }
+
+    /// Two pages: `a` and `b`.
+    async fn list_queues(
+        &self,
+        request: Request<v1::ListQueuesRequest>,
+    ) -> Result<Response<v1::ListQueuesResponse>, Status> {
+        self.note_consistency(&request);
+        let (name, next) = if request.get_ref().page_token.is_empty() { ("a", "more") } else { ("b", "") };
+        let queue = v1::Queue { name: name.into(), ..Default::default() };
+        self.respond(v1::ListQueuesResponse { queues: vec![queue], next_page_token: next.into() })
+    }
+
+    async fn describe_queue(
+        &self,
+        _: Request<v1::DescribeQueueRequest>,
+    ) -> Result<Response<v1::DescribeQueueResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for Service {
+    async fn get_cluster_status(
+        &self,
+        _: Request<v1::GetClusterStatusRequest>,
+    ) -> Result<Response<v1::GetClusterStatusResponse>, Status> {
+        match self.script.lock().status.clone() {
+            Some(status) => Ok(Response::new(status)),
+            None => Err(Status::unimplemented("not scripted")),
+        }
+    }
+}
+
+/// A delivery of queue `q`.
+pub fn delivery(sequence: u64, token: u64) -> v1::Delivery {
+    v1::Delivery {
+        handle: Some(v1::Handle { namespace: "default".into(), queue: "q".into(), sequence }),
+        token,
+        message: Some(v1::Message { body: sequence.to_string().into(), ..Default::default() }),
+        lease_deadline_ms: i64::MAX,
+        ..Default::default()
+    }
+}
+
+/// The status of a cluster led by `leader`, of which these are the members.
+pub fn cluster_status(leader: u64, members: &[(u64, &str)]) -> v1::GetClusterStatusResponse {
+    let member = |&(node_id, address): &(u64, &str)| v1::Member {
+        node_id,
+        client_address: address.into(),
+        voter: true,
+        ..Default::default()
+    };
+    let members = members.iter().map(member).collect();
+    v1::GetClusterStatusResponse { leader_id: Some(leader), members, ..Default::default() }
+}

@@ -1,0 +1,237 @@
+//! One Raft group of a node: its stores, its Raft, its proposer and its timer service.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use dwell_machine::{Effect, Machine};
+use dwell_storage::log::Log;
+use dwell_storage::state::{StateReader, StateStore};
+use openraft::ReadPolicy;
+use openraft::async_runtime::watch::WatchReceiver;
+use prometheus::Registry;
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::leadership::{self, Leadership};
+use crate::log_store::LogStore;
+use crate::options::{RaftOptions, raft_config};
+use crate::peer::PeerNetwork;
+use crate::proposer::{ProposeError, Proposer};
+use crate::state_machine::{ApplyObserver, StateMachine};
+use crate::timer;
+use crate::types::{GroupId, LogId, NodeAddress, NodeId, Raft};
+
+/// Takes the effects of committed entries; called in log order, right after they are readable, and expected
+/// to return at once.
+pub trait EffectSink: Send + Sync + 'static {
+    /// `released_due_ms`: due times of messages that were just released.
+    fn effects(&self, effects: Vec<Effect>, released_due_ms: Vec<u64>);
+}
+
+/// What a group is started with.
+pub struct GroupOptions {
+    /// This node.
+    pub node_id: NodeId,
+    /// The group.
+    pub group_id: GroupId,
+    /// The first membership, for a group that has none yet: the same list on every node.
+    pub members: BTreeMap<NodeId, NodeAddress>,
+    /// The node's log.
+    pub log: Arc<Log>,
+    /// The group's state.
+    pub state: StateStore,
+    /// Reaches the other nodes.
+    pub network: PeerNetwork,
+    /// Elections, snapshots.
+    pub raft: RaftOptions,
+    /// The wall clock for proposals.
+    pub clock: Arc<dyn Clock>,
+    /// Where the effects go.
+    pub effects: Arc<dyn EffectSink>,
+}
+
+/// Why a group did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// A store did not open.
+    #[error("opening the group's stores failed: {0}")]
+    Storage(#[from] io::Error),
+    /// The options contradict each other.
+    #[error("the Raft options are invalid: {0}")]
+    Options(String),
+    /// openraft gave up.
+    #[error("starting Raft failed: {0}")]
+    Raft(String),
+    /// A metric is registered twice.
+    #[error("registering a metric failed: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Why a read was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Only the leader can tell what is current.
+    #[error("this node is not the leader")]
+    NotLeader,
+    /// Raft has stopped.
+    #[error("the node is stopping: {0}")]
+    Stopped(String),
+}
+
+/// A running group; cheap to clone.
+#[derive(Clone)]
+pub struct Group {
+    /// This node's id.
+    pub node_id: NodeId,
+    /// openraft's handle, for status and the peer service.
+    pub raft: Raft,
+    /// Where commands go in.
+    pub proposer: Proposer,
+    /// Reads stored messages.
+    pub reader: StateReader,
+    /// Who leads.
+    pub leadership: watch::Receiver<Leadership>,
+}
+
+/// A group as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// The current term.
+    pub term: u64,
+    /// `None` while there is no leader.
+    pub leader_id: Option<NodeId>,
+    /// Index of the last entry in this node's log; 0 if it is empty, as for the others.
+    pub last_log_index: u64,
+    /// Index up to which the log is committed, as far as this node knows.
+    pub committed_index: u64,
+    /// Index up to which the log is applied here.
+    pub applied_index: u64,
+    /// Index of the last snapshot.
+    pub snapshot_index: u64,
+    /// Index up to which the log is purged.
+    pub purged_index: u64,
+    /// Members with their addresses, and whether they vote.
+    pub members: Vec<(NodeId, NodeAddress, bool)>,
+    /// Why Raft has stopped, if it has.
+    pub failure: Option<String>,
+}
+
+/// How current a read must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consistency {
+    /// Sees everything that was confirmed before the read began.
+    Linearizable,
+    /// Sees what this node has applied so far.
+    Stale,
+}
+
+impl Group {
+    /// Opens the stores, starts Raft and, on the leader, the timer service.
+    pub async fn start(options: GroupOptions, registry: &Registry) -> Result<Group, GroupError> {
+        let (next_wake, next_wake_ms) = watch::channel(None);
+        let observer = Arc::new(Observer { next_wake, effects: options.effects });
+        let reader = options.state.reader();
+        let log_store = LogStore::open(options.log, options.group_id)?;
+        let state_machine = StateMachine::open(options.state, observer, registry)?;
+        let config = raft_config(&options.raft).validate().map_err(|error| GroupError::Options(error.to_string()))?;
+        let raft = Raft::new(options.node_id, Arc::new(config), options.network, log_store, state_machine)
+            .await
+            .map_err(|error| GroupError::Raft(error.to_string()))?;
+        let leadership = leadership::watch(&raft);
+        let proposer = Proposer::start(raft.clone(), options.clock.clone(), registry)?;
+        tokio::spawn(timer::run(proposer.clone(), options.clock, next_wake_ms, leadership.clone()));
+        let group = Group { node_id: options.node_id, raft, proposer, reader, leadership };
+        group.initialize(options.members).await?;
+        Ok(group)
+    }
+
+    /// Forms the group, if it has no membership yet. Every node of the first membership does so, with the same
+    /// list: openraft makes sure that one election comes of it.
+    async fn initialize(&self, members: BTreeMap<NodeId, NodeAddress>) -> Result<(), GroupError> {
+        let initialized = self.raft.is_initialized().await.map_err(|error| GroupError::Raft(error.to_string()))?;
+        if initialized || members.is_empty() {
+            return Ok(());
+        }
+        match self.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            // Another node's first message arrived in between.
+            Err(openraft::errors::RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => Ok(()),
+            Err(error) => Err(GroupError::Raft(error.to_string())),
+        }
+    }
+
+    /// The group as this node sees it.
+    pub fn status(&self) -> GroupStatus {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |log_id: Option<LogId>| log_id.map_or(0, |log_id| log_id.index);
+        let membership = &metrics.membership_config;
+        let voters: std::collections::BTreeSet<NodeId> = membership.voter_ids().collect();
+        GroupStatus {
+            term: metrics.current_term,
+            leader_id: metrics.current_leader,
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            committed_index: index(metrics.committed),
+            applied_index: index(metrics.last_applied),
+            snapshot_index: index(metrics.snapshot),
+            purged_index: index(metrics.purged),
+            members: membership.nodes().map(|(id, address)| (*id, address.clone(), voters.contains(id))).collect(),
+            failure: metrics.running_state.as_ref().err().map(ToString::to_string),
+        }
+    }
+
+    /// Reads from the machine in memory.
+    pub async fn read<V: Send + 'static>(
+        &self,
+        consistency: Consistency,
+        read: impl FnOnce(&Machine) -> V + Send + 'static,
+    ) -> Result<V, ReadError> {
+        if consistency == Consistency::Linearizable {
+            // ReadIndex, never a lease: a deposed leader finds out before it answers.
+            let linearizer =
+                self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|_| ReadError::NotLeader)?;
+            linearizer.await_ready(&self.raft).await.map_err(|error| ReadError::Stopped(error.to_string()))?;
+        }
+        self.raft
+            .with_state_machine(|state_machine: &mut StateMachine| {
+                let value = read(state_machine.machine());
+                Box::pin(async move { value })
+            })
+            .await
+            .map_err(|error| ReadError::Stopped(error.to_string()))
+    }
+}
+
+impl From<ReadError> for ProposeError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotLeader => ProposeError::NotLeader,
+            ReadError::Stopped(reason) => ProposeError::Unknown(reason),
+        }
+    }
+}
+
+struct Observer {
+    next_wake: watch::Sender<Option<u64>>,
+    effects: Arc<dyn EffectSink>,
+}
+
+impl Observer {
+    fn set_next_wake(&self, next_wake_ms: Option<u64>) {
+        self.next_wake.send_if_modified(|current| std::mem::replace(current, next_wake_ms) != next_wake_ms);
+    }
+}
+
+impl ApplyObserver for Observer {
+    fn applied(&self, effects: Vec<Effect>, released_due_ms: Vec<u64>, next_wake_ms: Option<u64>) {
+        if !effects.is_empty() || !released_due_ms.is_empty() {
+            self.effects.effects(effects, released_due_ms);
+        }
+        self.set_next_wake(next_wake_ms);
+    }
+
+    fn replaced(&self, next_wake_ms: Option<u64>) {
+        self.set_next_wake(next_wake_ms);
+    }
+}

@@ -1,0 +1,49 @@
+//! Who leads, as this node sees it.
+
+use tokio::sync::watch;
+
+use crate::types::{NodeAddress, NodeId, Raft};
+
+/// Who leads a group.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Leadership {
+    /// The current term.
+    pub term: u64,
+    /// The leader and where it is reached; `None` while there is none.
+    pub leader: Option<(NodeId, NodeAddress)>,
+    /// True if it is this node.
+    pub is_local: bool,
+}
+
+/// Follows openraft's metrics; the receiver holds the current state.
+pub(crate) fn watch(raft: &Raft) -> watch::Receiver<Leadership> {
+    let mut metrics = raft.server_metrics();
+    let own_id = *raft.node_id();
+    let (sender, receiver) = watch::channel(Leadership::default());
+    tokio::spawn(async move {
+        loop {
+            let leadership = {
+                let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(&metrics);
+                let leader = metrics.current_leader.and_then(|leader_id| {
+                    let address = metrics.membership_config.get_node(&leader_id)?;
+                    Some((leader_id, address.clone()))
+                });
+                let is_local = metrics.state == openraft::ServerState::Leader && metrics.current_leader == Some(own_id);
+                Leadership { term: metrics.vote.leader_id.term, leader, is_local }
+            };
+            sender.send_if_modified(|current| {
+                let changed = *current != leadership;
+                if changed {
+                    tracing::info!(term = leadership.term, leader = ?leadership.leader, "leadership changed");
+                    *current = leadership;
+                }
+                changed
+            });
+            if openraft::async_runtime::watch::WatchReceiver::changed(&mut metrics).await.is_err() || sender.is_closed()
+            {
+                return;
+            }
+        }
+    });
+    receiver
+}

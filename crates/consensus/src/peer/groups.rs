@@ -1,0 +1,66 @@
+//! The groups that this node hosts, as its peers reach them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dwell_proto::peer::Route;
+use parking_lot::RwLock;
+use tokio::sync::Mutex;
+use tonic::Status;
+
+use super::PeerMetrics;
+use super::succession::Succession;
+use crate::types::{GroupId, NodeId, Raft};
+
+/// The groups of a node; cheap to clone. Groups may come and go while the node serves its peers.
+#[derive(Clone)]
+pub struct Groups {
+    node: NodeId,
+    metrics: PeerMetrics,
+    groups: Arc<RwLock<BTreeMap<GroupId, Arc<PeerGroup>>>>,
+}
+
+/// One group, as its peers reach it.
+pub(super) struct PeerGroup {
+    pub(super) node: NodeId,
+    pub(super) raft: Raft,
+    pub(super) snapshot_directory: PathBuf,
+    /// Held while a snapshot is received.
+    pub(super) receiving: Mutex<()>,
+    pub(super) succession: Succession,
+}
+
+impl Groups {
+    /// No groups yet, on this node, `node`.
+    pub fn new(node: NodeId, metrics: PeerMetrics) -> Self {
+        Self { node, metrics, groups: Arc::default() }
+    }
+
+    /// Lets peers reach a group. Snapshots that they send are received in `snapshot_directory`.
+    pub fn insert(&self, group: GroupId, raft: Raft, snapshot_directory: PathBuf) {
+        let succession = Succession::new(raft.clone(), self.node, self.metrics.dead_leaders.clone());
+        let peer_group =
+            PeerGroup { node: self.node, raft, snapshot_directory, receiving: Mutex::default(), succession };
+        self.groups.write().insert(group, Arc::new(peer_group));
+    }
+
+    /// Peers no longer reach the group. Calls under way come to their end.
+    pub fn remove(&self, group: GroupId) {
+        self.groups.write().remove(&group);
+    }
+
+    /// The group that a call is for.
+    pub(super) fn route(&self, route: Option<&Route>) -> Result<Arc<PeerGroup>, Status> {
+        let route = route.ok_or_else(|| Status::invalid_argument("`route` is missing"))?;
+        if route.to_node_id != self.node {
+            let message = format!("the call is for node {}, this is node {}", route.to_node_id, self.node);
+            return Err(Status::failed_precondition(message));
+        }
+        if route.from_node_id == self.node {
+            return Err(Status::failed_precondition(format!("node {} calls itself", self.node)));
+        }
+        let group = self.groups.read().get(&route.group_id).cloned();
+        group.ok_or_else(|| Status::not_found(format!("group {} is not on node {}", route.group_id, self.node)))
+    }
+}

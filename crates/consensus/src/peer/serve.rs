@@ -1,0 +1,34 @@
+//! Runs the peer service on a listener.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use super::links::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
+use super::{Groups, PeerService};
+
+/// The caller's pings find a dead connection first. These free what a vanished caller left behind.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves the node's peers until `shutdown` is ready, and then until their calls have ended.
+///
+/// Append streams end with their leader, so a caller that means to stop should not wait for this to return.
+pub async fn serve(
+    listener: TcpListener,
+    groups: Groups,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
+    Server::builder()
+        .http2_keepalive_interval(Some(PING_INTERVAL))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .add_service(PeerService::new(groups).into_server())
+        .serve_with_incoming_shutdown(connections, shutdown)
+        .await
+}

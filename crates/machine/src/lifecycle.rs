@@ -1,0 +1,273 @@
+//! The states of a message and the ways between them: scheduled → ready → leased → gone.
+//!
+//! A message that is not gone has its row in `Messages` and exactly one row that says where it stands: a
+//! release timer (scheduled, unless it expires before it would be ready), a ready row, or a lease. If it can
+//! expire it has an expiry timer besides, until that fires; one that fires during a lease does nothing, and
+//! the return looks at the time again.
+
+use std::sync::Arc;
+
+use crate::key::{self, Position, Timer, TimerKind};
+use crate::machine::Step;
+use crate::record::{self, ExpiryRecord, LeaseRecord, MessageRecord, PlaceRecord, Ticket};
+use crate::reply::{Delivery, Effect};
+use crate::store::{Store, StoreError, Table};
+
+impl Ticket {
+    pub fn is_expired(&self, now_ms: u64) -> bool {
+        self.expires_at_ms != 0 && self.expires_at_ms <= now_ms
+    }
+}
+
+impl<S: Store> Step<'_, S> {
+    /// Makes a message wait for its time, which is in the future.
+    pub fn schedule(&mut self, queue_id: u64, position: Position, ticket: Ticket) {
+        self.queue(queue_id).counts.scheduled += 1;
+        self.arm_expiry(queue_id, position, ticket);
+        if !expires_scheduled(position, &ticket) {
+            let timer = release_timer(queue_id, position);
+            self.put_timer(timer, record::encode(&ticket));
+        }
+    }
+
+    /// Sets the timer that ends the message's life, if it is to end by time.
+    pub fn arm_expiry(&mut self, queue_id: u64, position: Position, ticket: Ticket) {
+        if ticket.expires_at_ms != 0 {
+            let timer = expiry_timer(queue_id, position.sequence, &ticket);
+            self.put_timer(timer, record::encode(&ExpiryRecord { ticket, ready_at_ms: position.ready_at_ms }));
+        }
+    }
+
+    fn put_timer(&mut self, timer: Timer, value: bytes::Bytes) {
+        self.store.put(Table::Timers, &timer.key(), value);
+        let next = &mut self.machine.next_timer_ms;
+        *next = Some(next.map_or(timer.at_ms, |next| next.min(timer.at_ms)));
+    }
+
+    /// Deletes the expiry timer, unless it has fired.
+    pub fn disarm_expiry(&mut self, queue_id: u64, sequence: u64, ticket: &Ticket) {
+        if ticket.expires_at_ms != 0 {
+            let timer_key = expiry_timer(queue_id, sequence, ticket).key();
+            if timer_key.as_slice() >= self.machine.meta.timer_floor.as_ref() {
+                self.store.delete(Table::Timers, &timer_key);
+            }
+        }
+    }
+
+    /// Lets a message in among the ready ones; straight to a consumer if one waits.
+    pub fn admit(
+        &mut self,
+        queue_id: u64,
+        position: Position,
+        ticket: Ticket,
+        message: Option<Arc<MessageRecord>>,
+    ) -> Result<(), StoreError> {
+        if ticket.is_expired(self.now_ms()) {
+            self.expire(queue_id, position.sequence, &ticket);
+            return Ok(());
+        }
+        let queue = self.queue(queue_id);
+        // While a consumer has credit nothing is ready, so the newcomer is the first in order.
+        if queue.counts.ready == 0
+            && let Some(consumer_key) = queue.next_consumer()
+        {
+            self.deliver(queue_id, consumer_key, position, ticket, message);
+            return Ok(());
+        }
+        self.put_ready(queue_id, position, ticket);
+        self.dispatch(queue_id)?;
+        self.wake(queue_id);
+        Ok(())
+    }
+
+    pub fn put_ready(&mut self, queue_id: u64, position: Position, ticket: Ticket) {
+        self.machine.changed_queues.insert(queue_id);
+        if let Some(queue) = self.machine.queues.get_mut(&queue_id) {
+            queue.put_ready(self.store, position, ticket);
+        }
+    }
+
+    /// Gives ready messages to consumers with credit until one of the two is used up.
+    pub fn dispatch(&mut self, queue_id: u64) -> Result<(), StoreError> {
+        while self.queue(queue_id).has_available() {
+            let Some((position, ticket)) = self.take_ready(queue_id)? else { break };
+            let Some(consumer_key) = self.queue(queue_id).next_consumer() else { break };
+            self.deliver(queue_id, consumer_key, position, ticket, None);
+        }
+        Ok(())
+    }
+
+    /// Tells waiting receive calls that something is left for them.
+    pub fn wake(&mut self, queue_id: u64) {
+        if self.queue(queue_id).counts.ready > 0 && self.woken.insert(queue_id) {
+            self.effect(Effect::Wake { queue: queue_id });
+        }
+    }
+
+    /// Takes the first ready message that is not over its time; those that are expire.
+    pub fn take_ready(&mut self, queue_id: u64) -> Result<Option<(Position, Ticket)>, StoreError> {
+        self.machine.changed_queues.insert(queue_id);
+        loop {
+            let Some(queue) = self.machine.queues.get_mut(&queue_id) else { return Ok(None) };
+            let Some((position, ticket)) = queue.take_ready(self.store)? else { return Ok(None) };
+            if !ticket.is_expired(self.now_ms()) {
+                return Ok(Some((position, ticket)));
+            }
+            self.expire(queue_id, position.sequence, &ticket);
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        queue_id: u64,
+        consumer_key: u64,
+        position: Position,
+        ticket: Ticket,
+        message: Option<Arc<MessageRecord>>,
+    ) {
+        let timeout_ms = self.queue(queue_id).settings.lease_timeout_ms;
+        let delivery = Delivery { message, ..self.grant(queue_id, consumer_key, timeout_ms, position, ticket) };
+        // A consumer among the available ones is always in the table.
+        if let Some(consumer) = self.machine.consumers.get(&consumer_key) {
+            let attachment = consumer.attachment;
+            self.effect(Effect::Deliver { consumer: consumer_key, attachment, delivery });
+        }
+    }
+
+    /// Leases a message that is in no other state any more. `consumer_key` 0: to a receive call.
+    pub fn grant(
+        &mut self,
+        queue_id: u64,
+        consumer_key: u64,
+        timeout_ms: u64,
+        position: Position,
+        ticket: Ticket,
+    ) -> Delivery {
+        let sequence = position.sequence;
+        self.machine.meta.last_token += 1;
+        let lease = LeaseRecord {
+            ticket,
+            ready_at_ms: position.ready_at_ms,
+            token: self.machine.meta.last_token,
+            consumer: consumer_key,
+            deadline_ms: self.now_ms().saturating_add(timeout_ms),
+        };
+        self.store.put(Table::Leases, &key::message(queue_id, sequence), record::encode(&lease));
+        self.machine.lease_deadlines.insert((lease.deadline_ms, queue_id, sequence));
+        let queue = self.queue(queue_id);
+        queue.leases.insert(sequence, lease);
+        queue.counts.leased += 1;
+        queue.totals.delivered += 1;
+        match self.machine.consumers.get_mut(&consumer_key) {
+            Some(consumer) => {
+                consumer.held.insert(sequence);
+            }
+            None => self.machine.leases_received += 1,
+        }
+        self.update_available(queue_id, consumer_key);
+        delivery_of(queue_id, sequence, &lease)
+    }
+
+    /// Ends a lease; what becomes of the message is the caller's affair. `None` if it is not leased.
+    pub fn end_lease(&mut self, queue_id: u64, sequence: u64) -> Option<LeaseRecord> {
+        let queue = self.queue(queue_id);
+        let lease = queue.leases.remove(&sequence)?;
+        queue.counts.leased -= 1;
+        self.machine.lease_deadlines.remove(&(lease.deadline_ms, queue_id, sequence));
+        self.store.delete(Table::Leases, &key::message(queue_id, sequence));
+        match self.machine.consumers.get_mut(&lease.consumer) {
+            Some(consumer) => {
+                consumer.held.remove(&sequence);
+            }
+            None => self.machine.leases_received -= 1,
+        }
+        self.update_available(queue_id, lease.consumer);
+        Some(lease)
+    }
+
+    /// Notes anew whether a consumer can take another message, after what it holds or may hold has changed.
+    pub fn update_available(&mut self, queue_id: u64, consumer_key: u64) {
+        if let Some(consumer) = self.machine.consumers.get(&consumer_key)
+            && let Some(queue) = self.machine.queues.get_mut(&queue_id)
+        {
+            queue.set_available(consumer_key, consumer);
+        }
+    }
+
+    /// Brings a message whose lease ended back: to its old position, or after a delay, or out if it came back
+    /// too often or is over its time. The queue is to be dispatched afterwards.
+    pub fn bring_back(&mut self, queue_id: u64, sequence: u64, lease: LeaseRecord, delay_ms: u64) {
+        let now_ms = self.now_ms();
+        let queue = self.queue(queue_id);
+        queue.totals.returned += 1;
+        let mut ticket = lease.ticket;
+        ticket.delivery_count = ticket.delivery_count.saturating_add(1);
+        let limit = queue.settings.delivery_limit;
+        if limit > 0 && ticket.delivery_count > limit {
+            queue.totals.exhausted += 1;
+            self.forget(queue_id, sequence, &ticket);
+        } else if ticket.is_expired(now_ms) {
+            self.expire(queue_id, sequence, &ticket);
+        } else if delay_ms > 0 {
+            let position = Position { ready_at_ms: now_ms.saturating_add(delay_ms), sequence };
+            self.disarm_expiry(queue_id, sequence, &ticket);
+            self.move_to(queue_id, position, &mut ticket);
+            self.schedule(queue_id, position, ticket);
+        } else {
+            self.put_ready(queue_id, Position { ready_at_ms: lease.ready_at_ms, sequence }, ticket);
+        }
+    }
+
+    /// Notes that a message stands elsewhere than its publish put it.
+    fn move_to(&mut self, queue_id: u64, position: Position, ticket: &mut Ticket) {
+        let place_key = key::message(queue_id, position.sequence);
+        if ticket.moved {
+            self.store.delete(Table::Places, &place_key);
+        }
+        ticket.moved = true;
+        let place = PlaceRecord { ready_at_ms: position.ready_at_ms };
+        self.store.put(Table::Places, &place_key, record::encode(&place));
+    }
+
+    /// Ends a message's life because its time is over. It is in no state any more but for its timer.
+    pub fn expire(&mut self, queue_id: u64, sequence: u64, ticket: &Ticket) {
+        self.queue(queue_id).totals.expired += 1;
+        self.forget(queue_id, sequence, ticket);
+    }
+
+    /// Deletes what is left of a message that is in no state any more.
+    pub fn forget(&mut self, queue_id: u64, sequence: u64, ticket: &Ticket) {
+        self.disarm_expiry(queue_id, sequence, ticket);
+        self.queue(queue_id).counts.bytes -= ticket.bytes;
+        let message_key = key::message(queue_id, sequence);
+        self.store.delete(Table::Messages, &message_key);
+        if ticket.moved {
+            self.store.delete(Table::Places, &message_key);
+        }
+    }
+}
+
+/// True if a message would expire before, or when, it becomes ready: then it has no release timer.
+pub(crate) fn expires_scheduled(position: Position, ticket: &Ticket) -> bool {
+    ticket.expires_at_ms != 0 && ticket.expires_at_ms <= position.ready_at_ms
+}
+
+pub(crate) fn release_timer(queue: u64, position: Position) -> Timer {
+    Timer { at_ms: position.ready_at_ms, kind: TimerKind::Release, queue, sequence: position.sequence }
+}
+
+fn expiry_timer(queue: u64, sequence: u64, ticket: &Ticket) -> Timer {
+    Timer { at_ms: ticket.expires_at_ms, kind: TimerKind::Expire, queue, sequence }
+}
+
+pub(crate) fn delivery_of(queue: u64, sequence: u64, lease: &LeaseRecord) -> Delivery {
+    Delivery {
+        queue,
+        sequence,
+        token: lease.token,
+        delivery_count: lease.ticket.delivery_count,
+        ready_at_ms: lease.ready_at_ms,
+        deadline_ms: lease.deadline_ms,
+        message: None,
+    }
+}

@@ -1,0 +1,327 @@
+//! The machine: its state, and the way one log entry goes through it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use crate::command::{Command, QueueSettings};
+use crate::key::{self, Timer};
+use crate::record::{
+    self, ConsumerRecord, Counts, LeaseRecord, MessageRecord, MetaRecord, QueueRecord, Totals,
+};
+use crate::reply::{Applied, Effect, Reply};
+use crate::state::{Consumer, Queue};
+use crate::store::{Store, StoreError, StoreRead, Table};
+
+/// How many rows are read at once when a machine is opened.
+const OPEN_PAGE: usize = 1000;
+
+/// The queue semantics of one namespace.
+///
+/// To ensure correctness:
+/// - entries are applied in log order, each exactly once, to a store that holds precisely the entries before;
+/// - a [`StoreError`] leaves the machine unusable: it must be opened again from what the store has kept.
+#[derive(Debug)]
+pub struct Machine {
+    pub(crate) meta: MetaRecord,
+    pub(crate) queues: BTreeMap<u64, Queue>,
+    pub(crate) queue_names: BTreeMap<String, u64>,
+    pub(crate) consumers: BTreeMap<u64, Consumer>,
+    pub(crate) consumer_ids: BTreeMap<String, u64>,
+    /// Credit of all consumers: how many leases they may come to hold.
+    pub(crate) credit_granted: usize,
+    /// Leases held by receive calls.
+    pub(crate) leases_received: usize,
+    /// Deadline, queue, sequence.
+    pub(crate) lease_deadlines: BTreeSet<(u64, u64, u64)>,
+    /// Deadline, consumer.
+    pub(crate) session_deadlines: BTreeSet<(u64, u64)>,
+    /// Deleted queues that still have rows.
+    pub(crate) sweeps: BTreeSet<u64>,
+    /// Not later than the first row of `Timers`.
+    pub(crate) next_timer_ms: Option<u64>,
+    /// Queues whose row is to be written at the end of the entry.
+    pub(crate) changed_queues: BTreeSet<u64>,
+}
+
+/// A queue as it is shown to people.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueView {
+    /// Never used again for another queue.
+    pub id: u64,
+    /// Unique among the queues that exist.
+    pub name: String,
+    /// With defaults filled in.
+    pub settings: QueueSettings,
+    /// Messages by state.
+    pub counts: Counts,
+    /// What happened since the queue was declared.
+    pub totals: Totals,
+    /// Attached or within their session timeout.
+    pub consumers: u64,
+    /// Machine time of the declaration.
+    pub created_at_ms: u64,
+}
+
+impl Machine {
+    /// Opens the machine on what the store holds; an empty store is a new namespace.
+    pub fn open(store: &impl StoreRead) -> Result<Machine, StoreError> {
+        let meta: MetaRecord = match store.get(Table::Meta, key::META)? {
+            Some(value) => record::decode(Table::Meta, value)?,
+            None => MetaRecord::default(),
+        };
+        let mut machine = Machine {
+            meta,
+            queues: BTreeMap::new(),
+            queue_names: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+            consumer_ids: BTreeMap::new(),
+            credit_granted: 0,
+            leases_received: 0,
+            lease_deadlines: BTreeSet::new(),
+            session_deadlines: BTreeSet::new(),
+            sweeps: BTreeSet::new(),
+            next_timer_ms: None,
+            changed_queues: BTreeSet::new(),
+        };
+        for_each_row(store, Table::Queues, |row_key, value| {
+            machine.restore_queue(id_of(Table::Queues, row_key)?, record::decode(Table::Queues, value)?);
+            Ok(())
+        })?;
+        for_each_row(store, Table::Consumers, |row_key, value| {
+            machine.restore_consumer(id_of(Table::Consumers, row_key)?, record::decode(Table::Consumers, value)?);
+            Ok(())
+        })?;
+        for_each_row(store, Table::Leases, |row_key, value| {
+            let (queue, sequence) = key::parse_message(row_key).ok_or_else(|| malformed(Table::Leases, row_key))?;
+            machine.restore_lease(queue, sequence, record::decode(Table::Leases, value)?);
+            Ok(())
+        })?;
+        for (id, queue) in &mut machine.queues {
+            for consumer_key in queue.consumers.clone() {
+                if let Some(consumer) = machine.consumers.get(&consumer_key) {
+                    debug_assert_eq!(consumer.queue, *id);
+                    queue.set_available(consumer_key, consumer);
+                }
+            }
+        }
+        machine.find_next_timer(store)?;
+        Ok(machine)
+    }
+
+    fn restore_queue(&mut self, id: u64, record: QueueRecord) {
+        let queue = Queue::restore(id, record);
+        if queue.deleted {
+            self.sweeps.insert(id);
+        } else {
+            self.queue_names.insert(queue.name.clone(), id);
+        }
+        self.queues.insert(id, queue);
+    }
+
+    fn restore_consumer(&mut self, consumer_key: u64, record: ConsumerRecord) {
+        let consumer = Consumer::restore(record);
+        self.credit_granted += consumer.credit as usize;
+        self.consumer_ids.insert(consumer.consumer_id.clone(), consumer_key);
+        if !consumer.is_attached() {
+            self.session_deadlines.insert((consumer.session_deadline_ms, consumer_key));
+        }
+        if let Some(queue) = self.queues.get_mut(&consumer.queue) {
+            queue.consumers.insert(consumer_key);
+        }
+        self.consumers.insert(consumer_key, consumer);
+    }
+
+    fn restore_lease(&mut self, queue: u64, sequence: u64, lease: LeaseRecord) {
+        self.lease_deadlines.insert((lease.deadline_ms, queue, sequence));
+        match self.consumers.get_mut(&lease.consumer) {
+            Some(consumer) => {
+                consumer.held.insert(sequence);
+            }
+            None => self.leases_received += 1,
+        }
+        if let Some(queue) = self.queues.get_mut(&queue) {
+            queue.leases.insert(sequence, lease);
+        }
+    }
+
+    /// Applies one log entry: its commands in order, at the leader's time `at_ms`. All rows are in the store
+    /// when it returns.
+    pub fn apply(
+        &mut self,
+        store: &mut impl Store,
+        at_ms: u64,
+        commands: Vec<Command>,
+    ) -> Result<Applied, StoreError> {
+        self.meta.now_ms = self.meta.now_ms.max(at_ms);
+        let mut step = Step { machine: self, store, applied: Applied::default(), woken: BTreeSet::new() };
+        step.applied.replies.reserve(commands.len());
+        for command in commands {
+            let reply = step.command(command)?;
+            step.applied.replies.push(reply);
+        }
+        let applied = step.applied;
+        self.write_changed(store);
+        Ok(applied)
+    }
+
+    fn write_changed(&mut self, store: &mut impl Store) {
+        for id in std::mem::take(&mut self.changed_queues) {
+            if let Some(queue) = self.queues.get(&id) {
+                store.put(Table::Queues, &key::id(id), record::encode(&queue.record()));
+            }
+        }
+        store.put(Table::Meta, key::META, record::encode(&self.meta));
+    }
+
+    /// Machine time, in milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> u64 {
+        self.meta.now_ms
+    }
+
+    /// When the next [`crate::Release`] is wanted: never later than the next thing falls due, sometimes
+    /// earlier. `None`: nothing is pending.
+    pub fn next_wake_ms(&self) -> Option<u64> {
+        let sweep = (!self.sweeps.is_empty()).then_some(self.meta.now_ms);
+        let lease = self.lease_deadlines.first().map(|(deadline, ..)| *deadline);
+        let session = self.session_deadlines.first().map(|(deadline, _)| *deadline);
+        [sweep, lease, session, self.next_timer_ms].into_iter().flatten().min()
+    }
+
+    /// A queue by name.
+    pub fn queue(&self, name: &str) -> Option<QueueView> {
+        self.queue_names.get(name).and_then(|id| self.queues.get(id)).map(QueueView::of)
+    }
+
+    /// A queue's name, by the id that effects carry. `None` if it was deleted.
+    pub fn queue_name(&self, id: u64) -> Option<&str> {
+        self.queues.get(&id).filter(|queue| !queue.deleted).map(|queue| queue.name.as_str())
+    }
+
+    /// Up to `limit` queues whose names begin with `prefix`, by name, after the name `after`.
+    pub fn queues(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<QueueView> {
+        let from = after.map_or(prefix, |after| after.max(prefix));
+        self.queue_names
+            .range::<str, _>((Bound::Included(from), Bound::Unbounded))
+            .filter(|(name, _)| after.is_none_or(|after| name.as_str() > after))
+            .take_while(|(name, _)| name.starts_with(prefix))
+            .filter_map(|(_, id)| self.queues.get(id).map(QueueView::of))
+            .take(limit)
+            .collect()
+    }
+
+    /// How many leases there are or may come to be.
+    pub(crate) fn leases_promised(&self) -> usize {
+        self.credit_granted + self.leases_received
+    }
+
+    /// Puts `next_timer_ms` at the first timer there is.
+    pub(crate) fn find_next_timer(&mut self, store: &impl StoreRead) -> Result<(), StoreError> {
+        let rows = store.scan(Table::Timers, &self.meta.timer_floor, &key::TIMERS_END, 1)?;
+        self.next_timer_ms = match rows.first() {
+            Some((row_key, _)) => Some(Timer::parse(row_key).ok_or_else(|| malformed(Table::Timers, row_key))?.at_ms),
+            None => None,
+        };
+        Ok(())
+    }
+}
+
+impl QueueView {
+    fn of(queue: &Queue) -> QueueView {
+        QueueView {
+            id: queue.id,
+            name: queue.name.clone(),
+            settings: queue.settings.clone(),
+            counts: queue.counts,
+            totals: queue.totals,
+            consumers: queue.consumers.len() as u64,
+            created_at_ms: queue.created_at_ms,
+        }
+    }
+}
+
+/// Reads a stored message. `None` if it is gone.
+pub fn read_message(
+    store: &impl StoreRead,
+    queue: u64,
+    sequence: u64,
+) -> Result<Option<MessageRecord>, StoreError> {
+    match store.get(Table::Messages, &key::message(queue, sequence))? {
+        Some(value) => record::decode(Table::Messages, value).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// One log entry on its way through the machine. The command families add their methods, each in its file.
+pub(crate) struct Step<'a, S> {
+    pub machine: &'a mut Machine,
+    pub store: &'a mut S,
+    pub applied: Applied,
+    /// Queues whose wake-up is among the effects already.
+    pub woken: BTreeSet<u64>,
+}
+
+impl<S: Store> Step<'_, S> {
+    fn command(&mut self, command: Command) -> Result<Reply, StoreError> {
+        match command {
+            Command::DeclareQueue(command) => Ok(self.declare_queue(command)),
+            Command::DeleteQueue(command) => Ok(self.delete_queue(&command)),
+            Command::Publish(command) => self.publish(command),
+            Command::Attach(command) => self.attach(command),
+            Command::Detach(command) => self.detach(&command),
+            Command::SetCredit(command) => self.set_credit(&command),
+            Command::Receive(command) => self.receive(&command),
+            Command::Ack(command) => self.ack(&command),
+            Command::Nack(command) => self.nack(&command),
+            Command::Extend(command) => Ok(self.extend(&command)),
+            Command::Release(_) => self.release(),
+            Command::DetachAll(_) => self.detach_all(),
+        }
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        self.machine.meta.now_ms
+    }
+
+    pub fn effect(&mut self, effect: Effect) {
+        self.applied.effects.push(effect);
+    }
+
+    /// The queue with this id, for changing: its row will be written.
+    ///
+    /// Panics if there is none: ids come from the machine's own tables, where a consumer, lease or name never
+    /// outlives its queue.
+    pub fn queue(&mut self, id: u64) -> &mut Queue {
+        self.machine.changed_queues.insert(id);
+        self.machine.queues.get_mut(&id).expect("an id taken from the machine's own tables names a queue")
+    }
+}
+
+/// Goes through all rows of a table, a page at a time.
+fn for_each_row(
+    store: &impl StoreRead,
+    table: Table,
+    mut visit: impl FnMut(&Bytes, Bytes) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut from = Vec::new();
+    // Above every key: ids are eight bytes, and none is all ones.
+    let to = [0xff; 17];
+    loop {
+        let rows = store.scan(table, &from, &to, OPEN_PAGE)?;
+        let Some((last, _)) = rows.last() else { return Ok(()) };
+        from = last.to_vec();
+        from.push(0);
+        for (row_key, value) in rows {
+            visit(&row_key, value)?;
+        }
+    }
+}
+
+fn id_of(table: Table, row_key: &Bytes) -> Result<u64, StoreError> {
+    row_key.as_ref().try_into().map(u64::from_be_bytes).map_err(|_| malformed(table, row_key))
+}
+
+pub(crate) fn malformed(table: Table, row_key: &Bytes) -> StoreError {
+    StoreError::Corrupt { table, reason: format!("key {row_key:02x?} is malformed") }
+}

@@ -1,0 +1,79 @@
+//! The machine against a naive reference of it, over random work.
+//!
+//! `PROPTEST_CASES` sets how many cases are tried.
+
+mod compare;
+mod lifecycle;
+mod reference;
+mod sessions;
+#[path = "../workload/mod.rs"]
+mod workload;
+
+use compare::Pair;
+use dwell_machine::{Command, DeclareQueue, ProducerSequence, Publish, PublishMessage, QueueSettings, Release};
+use proptest::prelude::*;
+use proptest::test_runner::{FileFailurePersistence, TestCaseError};
+use workload::{Clock, QUEUES};
+
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn the_machine_does_what_the_reference_does(steps in workload::steps()) {
+        let mut pair = Pair::new()?;
+        for step in &steps {
+            pair.step(step)?;
+        }
+        pair.drain()?;
+    }
+}
+
+fn declare(queue: &str) -> Command {
+    let settings = QueueSettings { lease_timeout_ms: 1000, delivery_limit: 0 };
+    Command::DeclareQueue(DeclareQueue { queue: queue.into(), settings })
+}
+
+fn publish(queue: &str, delay_ms: u64, producer: Option<(&str, u64)>) -> Command {
+    let message = PublishMessage { queue: queue.into(), delay_ms, ..PublishMessage::default() };
+    let producer = producer.map(|(id, sequence)| ProducerSequence { producer_id: id.into(), sequence });
+    Command::Publish(Publish { messages: vec![message], producer })
+}
+
+#[test]
+fn a_producer_is_answered_alike_within_its_window_and_refused_beyond_it() -> Result<(), TestCaseError> {
+    let mut pair = Pair::new()?;
+    pair.entry(vec![declare(QUEUES[0])])?;
+    for sequence in 1..=600_u64 {
+        // Every seventh is refused, and is so again when it is repeated.
+        let queue = if sequence % 7 == 0 { "missing" } else { QUEUES[0] };
+        let repeated = [sequence.saturating_sub(255), sequence.saturating_sub(256), sequence + 1];
+        let again = repeated.into_iter().map(|sequence| publish(QUEUES[0], 0, Some(("press", sequence))));
+        let first = publish(queue, 0, Some(("press", sequence)));
+        // The gap is asked for before the sequence that would fill it, so that it stays one.
+        pair.entry(std::iter::once(first).chain(again.take(2)).collect())?;
+        pair.entry(vec![publish(queue, 0, Some(("press", sequence + 2)))])?;
+    }
+    pair.drain()
+}
+
+#[test]
+fn other_commands_between_the_steps_of_a_large_release_see_a_queue_that_works() -> Result<(), TestCaseError> {
+    let mut pair = Pair::new()?;
+    pair.entry(vec![declare(QUEUES[0]), declare(QUEUES[1])])?;
+    // Each batch stays below the bound of one step, and falls due later than the one before it.
+    for delay_ms in [10, 20, 30] {
+        pair.entry((0..900).map(|_| publish(QUEUES[0], delay_ms, None)).collect())?;
+    }
+    for _ in 0..3 {
+        pair.step(&workload::Step::Settle { clock: Clock::Forward(10) })?;
+        pair.entry(vec![publish(QUEUES[1], 0, None), Command::Release(Release {})])?;
+    }
+    pair.drain()
+}

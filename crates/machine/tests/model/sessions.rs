@@ -1,0 +1,107 @@
+//! The reference machine's rules for consumers.
+
+use dwell_machine::{Attach, CloseReason, Detach, Effect, Lease, Refusal, Reply, SetCredit};
+
+use crate::reference::{Consumer, Place, Reference};
+
+impl Reference {
+    pub fn attach(&mut self, attach: &Attach) -> Reply {
+        let queue = match self.find(&attach.queue) {
+            Ok(id) => id,
+            Err(refusal) => return refusal,
+        };
+        let existing = self.consumers.iter().find(|(_, consumer)| consumer.consumer_id == attach.consumer_id);
+        let existing = existing.map(|(key, consumer)| (*key, consumer.clone()));
+        if let Some((_, consumer)) = &existing
+            && consumer.queue != queue
+        {
+            let other = self.queue(consumer.queue).name.clone();
+            let consumer_id = attach.consumer_id.clone();
+            return Reply::Refused(Refusal::ConsumerOfAnotherQueue { consumer_id, queue: other });
+        }
+        let attachment = attach.attachment;
+        let resumed = existing.is_some();
+        let consumer = match existing {
+            Some((consumer, before)) => {
+                if before.session_deadline_ms.is_none() {
+                    let reason = CloseReason::Displaced;
+                    self.effects.push(Effect::CloseConsumer { consumer, attachment: before.attachment, reason });
+                }
+                consumer
+            }
+            None => {
+                self.last_consumer += 1;
+                self.last_consumer
+            }
+        };
+        let session = Consumer {
+            consumer_id: attach.consumer_id.clone(),
+            queue,
+            attachment,
+            credit: attach.credit.into(),
+            session_timeout_ms: attach.session_timeout_ms,
+            session_deadline_ms: None,
+        };
+        self.consumers.insert(consumer, session);
+        let lost = self.resume_leases(consumer, attachment, &attach.holding);
+        self.dispatch(queue);
+        Reply::Attached { consumer, resumed, lost }
+    }
+
+    /// Delivers again what the client does not hold, and lists what it holds no more.
+    fn resume_leases(&mut self, consumer: u64, attachment: u64, holding: &[Lease]) -> Vec<Lease> {
+        let mut held = Vec::new();
+        for sequence in self.held_by(consumer) {
+            let delivery = self.delivery(sequence);
+            let lease = Lease { sequence, token: delivery.token };
+            held.push(lease);
+            if !holding.contains(&lease) {
+                self.effects.push(Effect::Deliver { consumer, attachment, delivery });
+            }
+        }
+        holding.iter().filter(|lease| !held.contains(lease)).copied().collect()
+    }
+
+    pub fn detach(&mut self, detach: &Detach) -> Reply {
+        let now_ms = self.now_ms;
+        if let Some(consumer) = self.consumers.get_mut(&detach.consumer).filter(|at| at.attachment == detach.attachment) {
+            if detach.close {
+                self.close(detach.consumer);
+            } else if consumer.session_deadline_ms.is_none() {
+                consumer.session_deadline_ms = Some(now_ms + consumer.session_timeout_ms);
+            }
+        }
+        Reply::Done
+    }
+
+    pub fn detach_all(&mut self) -> Reply {
+        for consumer in self.consumers.values_mut().filter(|consumer| consumer.session_deadline_ms.is_none()) {
+            consumer.session_deadline_ms = Some(self.now_ms + consumer.session_timeout_ms);
+        }
+        Reply::Done
+    }
+
+    pub fn set_credit(&mut self, set: &SetCredit) -> Reply {
+        if let Some(consumer) = self.consumers.get_mut(&set.consumer).filter(|at| at.attachment == set.attachment) {
+            consumer.credit = set.credit.into();
+            let queue = consumer.queue;
+            self.dispatch(queue);
+        }
+        Reply::Done
+    }
+
+    /// Ends a consumer: its leases return, then others take them.
+    pub fn close(&mut self, consumer: u64) {
+        let held = self.held_by(consumer);
+        let Some(gone) = self.consumers.remove(&consumer) else { return };
+        for sequence in &held {
+            debug_assert!(matches!(self.messages[sequence].place, Place::Leased { .. }));
+            self.give_back(*sequence, 0);
+        }
+        if held.is_empty() {
+            self.dispatch(gone.queue);
+        } else {
+            self.dispatch_fresh(gone.queue);
+        }
+    }
+}

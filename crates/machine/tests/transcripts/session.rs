@@ -1,0 +1,203 @@
+//! Runs the blocks of a transcript on a machine, and prints what comes of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use dwell_machine::{
+    Applied, CloseReason, Command, Delivery, Effect, Lease, Machine, MemoryStore, Reply, Table, read_message,
+};
+
+use crate::script::{Names, parse};
+
+/// Lists longer than this are printed as a count and their ends.
+const LISTED_MAX: usize = 5;
+
+/// A machine in memory, and the names by which the transcript knows its consumers.
+pub struct Session {
+    machine: Machine,
+    store: MemoryStore,
+    clock_ms: u64,
+    names: Names,
+    /// Consumer key to id.
+    ids: BTreeMap<u64, String>,
+    /// Bodies as they were delivered: a message that the same entry deletes is not in the store any more.
+    bodies: BTreeMap<u64, String>,
+}
+
+impl Session {
+    pub fn new() -> Result<Self, String> {
+        let store = MemoryStore::default();
+        Ok(Self {
+            machine: open(&store)?,
+            store,
+            clock_ms: 0,
+            names: Names::default(),
+            ids: BTreeMap::new(),
+            bodies: BTreeMap::new(),
+        })
+    }
+
+    /// Runs one block.
+    pub fn run(&mut self, input: &[String]) -> Result<String, String> {
+        let words: Vec<&str> = input[0].split_whitespace().collect();
+        match (words.as_slice(), input.len()) {
+            (["show", queue], 1) => self.show(queue),
+            (["next"], 1) => Ok(self.next()),
+            (["rows"], 1) => Ok(self.rows()),
+            (["restart"], 1) => {
+                self.machine = open(&self.store)?;
+                Ok("restarted\n".to_owned())
+            }
+            _ => self.entry(input),
+        }
+    }
+
+    fn entry(&mut self, input: &[String]) -> Result<String, String> {
+        let mut first = input[0].as_str();
+        if let Some((time, rest)) = first.strip_prefix('@').and_then(|stamped| stamped.split_once(' ')) {
+            self.clock_ms = time.parse().map_err(|_| format!("`{time}` is not a time"))?;
+            first = rest;
+        }
+        let lines = std::iter::once(first).chain(input[1..].iter().map(String::as_str));
+        let commands = lines.map(|line| parse(line, &mut self.names)).collect::<Result<Vec<Command>, _>>()?;
+        let applied = self.machine.apply(&mut self.store, self.clock_ms, commands.clone());
+        let applied = applied.map_err(|error| error.to_string())?;
+        self.learn(&commands, &applied);
+        self.print(&applied)
+    }
+
+    fn learn(&mut self, commands: &[Command], applied: &Applied) {
+        for (command, reply) in commands.iter().zip(&applied.replies) {
+            if let (Command::Attach(attach), Reply::Attached { consumer, .. }) = (command, reply) {
+                self.names.consumers.insert(attach.consumer_id.clone(), (*consumer, attach.attachment));
+                self.ids.insert(*consumer, attach.consumer_id.clone());
+            }
+        }
+    }
+
+    fn print(&mut self, applied: &Applied) -> Result<String, String> {
+        let mut lines = Vec::new();
+        for reply in &applied.replies {
+            let line = self.reply(reply)?;
+            lines.extend((!line.is_empty()).then_some(line));
+        }
+        if !applied.released_due_ms.is_empty() {
+            lines.push(format!("released: due {}", list(&applied.released_due_ms)));
+        }
+        for effect in &applied.effects {
+            lines.push(self.effect(effect)?);
+        }
+        if lines.is_empty() {
+            lines.push("nothing".to_owned());
+        }
+        Ok(lines.join("\n") + "\n")
+    }
+
+    fn reply(&mut self, reply: &Reply) -> Result<String, String> {
+        Ok(match reply {
+            Reply::QueueDeclared { created: true } => "queue declared".into(),
+            Reply::QueueDeclared { created: false } => "queue declared already".into(),
+            Reply::QueueDeleted { messages } => format!("queue deleted with {messages} messages"),
+            Reply::Published { sequences, duplicate } => {
+                format!("published {}{}", list(sequences), if *duplicate { " before" } else { "" })
+            }
+            Reply::Attached { resumed, lost, .. } => {
+                format!("{}{}", if *resumed { "resumed" } else { "attached" }, lost_leases(lost))
+            }
+            Reply::Received { deliveries, .. } if deliveries.is_empty() => "received nothing".into(),
+            Reply::Received { deliveries, .. } => {
+                let deliveries: Result<Vec<String>, String> =
+                    deliveries.iter().map(|delivery| Ok(format!("received {}", self.delivery(delivery)?))).collect();
+                deliveries?.join("\n")
+            }
+            Reply::Settled { lost } => format!("settled{}", lost_leases(lost)),
+            Reply::Done => String::new(),
+            Reply::Refused(refusal) => format!("refused: {refusal}"),
+        })
+    }
+
+    fn effect(&mut self, effect: &Effect) -> Result<String, String> {
+        Ok(match effect {
+            Effect::Deliver { consumer, attachment, delivery } => {
+                format!("to {}: {}", self.stream(*consumer, *attachment), self.delivery(delivery)?)
+            }
+            Effect::CloseConsumer { consumer, attachment, reason } => {
+                let reason = match reason {
+                    CloseReason::Displaced => "displaced",
+                    CloseReason::QueueDeleted => "queue deleted",
+                };
+                format!("close {}: {reason}", self.stream(*consumer, *attachment))
+            }
+            Effect::Wake { queue } => format!("wake {}", self.machine.queue_name(*queue).unwrap_or("a deleted queue")),
+        })
+    }
+
+    fn stream(&self, consumer: u64, attachment: u64) -> String {
+        let id = self.ids.get(&consumer).map_or("an unknown consumer", String::as_str);
+        format!("{id} on stream {attachment}")
+    }
+
+    fn delivery(&mut self, delivery: &Delivery) -> Result<String, String> {
+        let Delivery { queue, sequence, token, delivery_count, ready_at_ms, deadline_ms, message } = delivery;
+        let stored = match message {
+            Some(message) => Some((**message).clone()),
+            None => read_message(&self.store, *queue, *sequence).map_err(|error| error.to_string())?,
+        };
+        let body = match stored {
+            Some(message) => String::from_utf8_lossy(&message.content.body).into_owned(),
+            None => self.bodies.get(sequence).cloned().ok_or("a delivered message is not in the store")?,
+        };
+        self.bodies.insert(*sequence, body.clone());
+        let returned = match delivery_count {
+            0 => String::new(),
+            count => format!(", returned {count}x"),
+        };
+        Ok(format!("{sequence}/{token} {body}, ready {ready_at_ms}, until {deadline_ms}{returned}"))
+    }
+
+    fn show(&self, name: &str) -> Result<String, String> {
+        let Some(queue) = self.machine.queue(name) else { return Ok("no such queue\n".to_owned()) };
+        let (counts, totals) = (queue.counts, queue.totals);
+        let mut text = format!("scheduled {}, ready {}, leased {}", counts.scheduled, counts.ready, counts.leased);
+        let _ = writeln!(text, ", bytes {}, consumers {}", counts.bytes, queue.consumers);
+        let totals = [
+            ("published", totals.published),
+            ("delivered", totals.delivered),
+            ("acknowledged", totals.acknowledged),
+            ("returned", totals.returned),
+            ("expired", totals.expired),
+            ("exhausted", totals.exhausted),
+        ];
+        let totals: Vec<String> = totals.iter().map(|(what, count)| format!("{what} {count}")).collect();
+        Ok(format!("{text}in total {}\n", totals.join(", ")))
+    }
+
+    fn next(&self) -> String {
+        match self.machine.next_wake_ms() {
+            Some(wake_ms) => format!("{wake_ms}\n"),
+            None => "never\n".to_owned(),
+        }
+    }
+
+    fn rows(&self) -> String {
+        let tables: BTreeSet<Table> = self.store.rows().map(|(table, ..)| table).collect();
+        let count = |table: Table| self.store.rows().filter(|row| row.0 == table).count();
+        tables.into_iter().map(|table| format!("{table:?} {}\n", count(table))).collect()
+    }
+}
+
+fn open(store: &MemoryStore) -> Result<Machine, String> {
+    Machine::open(store).map_err(|error| error.to_string())
+}
+
+fn list(numbers: &[u64]) -> String {
+    match numbers {
+        [first, .., last] if numbers.len() > LISTED_MAX => format!("{first} to {last} ({} of them)", numbers.len()),
+        numbers => numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" "),
+    }
+}
+
+fn lost_leases(lost: &[Lease]) -> String {
+    let lost: Vec<String> = lost.iter().map(|lease| format!("{}/{}", lease.sequence, lease.token)).collect();
+    if lost.is_empty() { String::new() } else { format!(", lost {}", lost.join(" ")) }
+}

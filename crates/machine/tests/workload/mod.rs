@@ -1,0 +1,374 @@
+//! Random work for a machine, from domains so small that everything collides.
+//!
+//! A generated [`Op`] names leases and consumers by position in what a [`Client`] has seen of the machine's
+//! answers, so that any subsequence of a failing case is a case too, and shrinks.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use dwell_machine::{
+    Ack, Applied, Attach, Command, Content, DeclareQueue, DeleteQueue, Detach, DetachAll, Effect, Extend, Lease, Nack,
+    ProducerSequence, Publish, PublishMessage, QueueSettings, Receive, Release, Reply, SetCredit,
+};
+use proptest::prelude::*;
+
+/// The names in use. The last one is declared less often than it is named.
+pub const QUEUES: [&str; 3] = ["alpha", "beta", "gamma"];
+const CONSUMERS: [&str; 3] = ["ann", "bob", "cy"];
+const PRODUCERS: [&str; 2] = ["press", "quill"];
+/// The clock's first reading.
+pub const START_MS: u64 = 10_000;
+
+/// One thing that happens to a machine.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// One log entry.
+    Entry { clock: Clock, ops: Vec<Op> },
+    /// The machine is opened anew from its store.
+    Restart,
+    /// Time passes, and the timer service does its work.
+    Settle { clock: Clock },
+}
+
+/// What the proposing node's clock did since the last entry.
+#[derive(Debug, Clone, Copy)]
+pub enum Clock {
+    Forward(u64),
+    /// Another node leads whose clock is behind by so much; its next entries continue from there.
+    Back(u64),
+}
+
+impl Clock {
+    /// The clock after this.
+    pub fn after(self, clock_ms: u64) -> u64 {
+        match self {
+            Clock::Forward(by_ms) => clock_ms + by_ms,
+            Clock::Back(by_ms) => clock_ms.saturating_sub(by_ms).max(START_MS),
+        }
+    }
+}
+
+/// A command before its names are known.
+#[derive(Debug, Clone)]
+pub enum Op {
+    Declare { queue: usize, settings: QueueSettings },
+    Delete { queue: usize, if_empty: bool, if_unused: bool },
+    Publish { messages: Vec<NewMessage>, producer: Option<(usize, SequencePick)> },
+    Attach { queue: usize, consumer: usize, credit: u32, session_timeout_ms: u64, holding: Vec<LeasePick> },
+    Detach { consumer: usize, stale: bool, close: bool },
+    SetCredit { consumer: usize, stale: bool, credit: u32 },
+    Receive { queue: usize, messages_max: u32, lease_timeout_ms: u64 },
+    Ack { leases: LeasePicks },
+    Nack { leases: LeasePicks, delay_ms: u64 },
+    Extend { leases: LeasePicks, lease_timeout_ms: u64 },
+    Release,
+    DetachAll,
+}
+
+/// A message whose absolute times are relative to the clock.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    queue: usize,
+    bytes: usize,
+    priority: u32,
+    delay_ms: u64,
+    deliver_in_ms: Option<i64>,
+    ttl_ms: u64,
+    expire_in_ms: Option<i64>,
+}
+
+/// A sequence for a producer's next command.
+#[derive(Debug, Clone, Copy)]
+pub enum SequencePick {
+    Next,
+    Repeated(u64),
+    Gap,
+    Zero,
+}
+
+/// A lease that the client has seen, or has not.
+#[derive(Debug, Clone, Copy)]
+pub enum LeasePick {
+    /// One that it did not settle, counted from the newest.
+    Open(usize),
+    /// One that it settled.
+    Settled(usize),
+    Forged(Lease),
+}
+
+/// Leases for one settling command.
+#[derive(Debug, Clone)]
+pub struct LeasePicks {
+    /// None: the queue of the first lease.
+    queue: Option<usize>,
+    picks: Vec<LeasePick>,
+}
+
+fn times(upto_ms: u64) -> impl Strategy<Value = u64> + Clone {
+    prop_oneof![2 => Just(0), 3 => 1..upto_ms]
+}
+
+fn offsets() -> impl Strategy<Value = Option<i64>> {
+    prop_oneof![5 => Just(None), 3 => (-150_i64..150).prop_map(Some)]
+}
+
+fn messages() -> impl Strategy<Value = NewMessage> {
+    let priority = prop_oneof![4 => Just(0_u32), 2 => Just(1), 1 => Just(255)];
+    (0..QUEUES.len(), 0_usize..4, priority, times(200), offsets(), times(150), offsets()).prop_map(
+        |(queue, bytes, priority, delay_ms, deliver_in_ms, ttl_ms, expire_in_ms)| NewMessage {
+            queue,
+            bytes,
+            priority,
+            delay_ms,
+            deliver_in_ms,
+            ttl_ms,
+            expire_in_ms,
+        },
+    )
+}
+
+fn settings() -> impl Strategy<Value = QueueSettings> {
+    (prop_oneof![Just(100_u64), Just(150)], 0_u32..3)
+        .prop_map(|(lease_timeout_ms, delivery_limit)| QueueSettings { lease_timeout_ms, delivery_limit })
+}
+
+fn producers() -> impl Strategy<Value = Option<(usize, SequencePick)>> {
+    let sequence = prop_oneof![
+        6 => Just(SequencePick::Next),
+        3 => (0_u64..4).prop_map(SequencePick::Repeated),
+        1 => Just(SequencePick::Gap),
+        1 => Just(SequencePick::Zero),
+    ];
+    proptest::option::of((0..PRODUCERS.len(), sequence))
+}
+
+fn lease_pick() -> impl Strategy<Value = LeasePick> {
+    prop_oneof![
+        12 => (0_usize..6).prop_map(LeasePick::Open),
+        2 => (0_usize..6).prop_map(LeasePick::Settled),
+        1 => (0_u64..8, 0_u64..8).prop_map(|(sequence, token)| LeasePick::Forged(Lease { sequence, token })),
+    ]
+}
+
+fn lease_picks() -> impl Strategy<Value = LeasePicks> {
+    let queue = prop_oneof![8 => Just(None), 1 => (0..QUEUES.len()).prop_map(Some)];
+    (queue, prop::collection::vec(lease_pick(), 1..4)).prop_map(|(queue, picks)| LeasePicks { queue, picks })
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    let queue = 0..QUEUES.len();
+    let consumer = 0..CONSUMERS.len();
+    let credit = prop_oneof![Just(1_u32), Just(2), Just(5)];
+    let rarely = || prop::bool::weighted(0.15);
+    prop_oneof![
+        3 => (queue.clone(), settings()).prop_map(|(queue, settings)| Op::Declare { queue, settings }),
+        1 => (queue.clone(), any::<bool>(), any::<bool>())
+            .prop_map(|(queue, if_empty, if_unused)| Op::Delete { queue, if_empty, if_unused }),
+        12 => (prop::collection::vec(messages(), 1..4), producers())
+            .prop_map(|(messages, producer)| Op::Publish { messages, producer }),
+        5 => (queue.clone(), consumer.clone(), credit.clone(), 100_u64..250, prop::collection::vec(lease_pick(), 0..4))
+            .prop_map(|(queue, consumer, credit, session_timeout_ms, holding)| {
+                Op::Attach { queue, consumer, credit, session_timeout_ms, holding }
+            }),
+        3 => (consumer.clone(), rarely(), any::<bool>())
+            .prop_map(|(consumer, stale, close)| Op::Detach { consumer, stale, close }),
+        2 => (consumer, rarely(), credit).prop_map(|(consumer, stale, credit)| Op::SetCredit { consumer, stale, credit }),
+        4 => (queue, 1_u32..4, times(200)).prop_map(|(queue, messages_max, lease_timeout_ms)| {
+            Op::Receive { queue, messages_max, lease_timeout_ms }
+        }),
+        5 => lease_picks().prop_map(|leases| Op::Ack { leases }),
+        5 => (lease_picks(), times(150)).prop_map(|(leases, delay_ms)| Op::Nack { leases, delay_ms }),
+        2 => (lease_picks(), times(300)).prop_map(|(leases, lease_timeout_ms)| Op::Extend { leases, lease_timeout_ms }),
+        6 => Just(Op::Release),
+        1 => Just(Op::DetachAll),
+    ]
+}
+
+fn clocks() -> impl Strategy<Value = Clock> {
+    prop_oneof![
+        4 => (0_u64..4).prop_map(Clock::Forward),
+        4 => (0_u64..120).prop_map(Clock::Forward),
+        1 => (100_u64..600).prop_map(Clock::Forward),
+        1 => (1_u64..100).prop_map(Clock::Back),
+    ]
+}
+
+/// Work that begins with two of the three queues declared.
+pub fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let begin = (settings(), settings()).prop_map(|(first, second)| Step::Entry {
+        clock: Clock::Forward(0),
+        ops: vec![Op::Declare { queue: 0, settings: first }, Op::Declare { queue: 1, settings: second }],
+    });
+    let step = prop_oneof![
+        14 => (clocks(), prop::collection::vec(ops(), 1..5)).prop_map(|(clock, ops)| Step::Entry { clock, ops }),
+        1 => Just(Step::Restart),
+        3 => clocks().prop_map(|clock| Step::Settle { clock }),
+    ];
+    (begin, prop::collection::vec(step, 1..60)).prop_map(|(begin, mut steps)| {
+        steps.insert(0, begin);
+        steps
+    })
+}
+
+/// Remembers what a client learns from the machine's answers, and makes commands of it.
+#[derive(Debug, Default)]
+pub struct Client {
+    open: Vec<(String, Lease)>,
+    settled: Vec<(String, Lease)>,
+    /// The last stream that attached.
+    last_attachment: u64,
+    /// Consumer id to key and attachment.
+    consumers: BTreeMap<String, (u64, u64)>,
+    /// Consumer key to its queue's name.
+    queue_of: BTreeMap<u64, String>,
+    /// Last sequence that each producer used.
+    producers: BTreeMap<String, u64>,
+}
+
+impl Client {
+    /// The command that an op stands for now.
+    pub fn command(&mut self, op: &Op, clock_ms: u64) -> Command {
+        match op {
+            Op::Declare { queue, settings } => {
+                Command::DeclareQueue(DeclareQueue { queue: QUEUES[*queue].into(), settings: settings.clone() })
+            }
+            Op::Delete { queue, if_empty, if_unused } => Command::DeleteQueue(DeleteQueue {
+                queue: QUEUES[*queue].into(),
+                if_empty: *if_empty,
+                if_unused: *if_unused,
+            }),
+            Op::Publish { messages, producer } => Command::Publish(Publish {
+                messages: messages.iter().map(|message| publish_message(message, clock_ms)).collect(),
+                producer: producer.map(|(producer, pick)| self.producer_sequence(PRODUCERS[producer], pick)),
+            }),
+            Op::Attach { queue, consumer, credit, session_timeout_ms, holding } => {
+                self.last_attachment += 1;
+                Command::Attach(Attach {
+                    queue: QUEUES[*queue].into(),
+                    consumer_id: CONSUMERS[*consumer].into(),
+                    credit: *credit,
+                    session_timeout_ms: *session_timeout_ms,
+                    holding: holding.iter().map(|pick| self.lease(*pick).1).collect(),
+                    attachment: self.last_attachment,
+                })
+            }
+            Op::Detach { consumer, stale, close } => {
+                let (consumer, attachment) = self.session(*consumer, *stale);
+                Command::Detach(Detach { consumer, attachment, close: *close })
+            }
+            Op::SetCredit { consumer, stale, credit } => {
+                let (consumer, attachment) = self.session(*consumer, *stale);
+                Command::SetCredit(SetCredit { consumer, attachment, credit: *credit })
+            }
+            Op::Receive { queue, messages_max, lease_timeout_ms } => Command::Receive(Receive {
+                queue: QUEUES[*queue].into(),
+                messages_max: *messages_max,
+                lease_timeout_ms: *lease_timeout_ms,
+            }),
+            Op::Ack { leases } => {
+                let (queue, leases) = self.leases(leases);
+                self.forget(&leases);
+                Command::Ack(Ack { queue, leases })
+            }
+            Op::Nack { leases, delay_ms } => {
+                let (queue, leases) = self.leases(leases);
+                self.forget(&leases);
+                Command::Nack(Nack { queue, leases, delay_ms: *delay_ms })
+            }
+            Op::Extend { leases, lease_timeout_ms } => {
+                let (queue, leases) = self.leases(leases);
+                Command::Extend(Extend { queue, leases, lease_timeout_ms: *lease_timeout_ms })
+            }
+            Op::Release => Command::Release(Release {}),
+            Op::DetachAll => Command::DetachAll(DetachAll {}),
+        }
+    }
+
+    /// Learns from an entry's outcome.
+    pub fn observe(&mut self, commands: &[Command], applied: &Applied) {
+        for (command, reply) in commands.iter().zip(&applied.replies) {
+            match (command, reply) {
+                (Command::Attach(attach), Reply::Attached { consumer, .. }) => {
+                    self.consumers.insert(attach.consumer_id.clone(), (*consumer, attach.attachment));
+                    self.queue_of.insert(*consumer, attach.queue.clone());
+                }
+                (Command::Receive(receive), Reply::Received { deliveries, .. }) => {
+                    let leases = deliveries.iter().map(|of| Lease { sequence: of.sequence, token: of.token });
+                    self.open.extend(leases.map(|lease| (receive.queue.clone(), lease)));
+                }
+                _ => {}
+            }
+        }
+        for effect in &applied.effects {
+            if let Effect::Deliver { consumer, delivery, .. } = effect {
+                let lease = Lease { sequence: delivery.sequence, token: delivery.token };
+                let queue = self.queue_of.get(consumer).cloned().unwrap_or_default();
+                if !self.open.contains(&(queue.clone(), lease)) {
+                    self.open.push((queue, lease));
+                }
+            }
+        }
+    }
+
+    fn producer_sequence(&mut self, producer_id: &str, pick: SequencePick) -> ProducerSequence {
+        let last = self.producers.entry(producer_id.into()).or_default();
+        let sequence = match pick {
+            SequencePick::Next => {
+                *last += 1;
+                *last
+            }
+            SequencePick::Repeated(back) => last.saturating_sub(back).max(1),
+            SequencePick::Gap => *last + 2,
+            SequencePick::Zero => 0,
+        };
+        // The repeated first command of a producer that sent none is its first one.
+        *last = (*last).max(if matches!(pick, SequencePick::Gap) { 0 } else { sequence });
+        ProducerSequence { producer_id: producer_id.into(), sequence }
+    }
+
+    fn session(&self, consumer: usize, stale: bool) -> (u64, u64) {
+        let (key, attachment) = self.consumers.get(CONSUMERS[consumer]).copied().unwrap_or((77, 77));
+        (key, if stale { attachment.saturating_sub(1) } else { attachment })
+    }
+
+    fn lease(&self, pick: LeasePick) -> (String, Lease) {
+        let (leases, back) = match pick {
+            LeasePick::Open(back) => (&self.open, back),
+            LeasePick::Settled(back) => (&self.settled, back),
+            LeasePick::Forged(lease) => return (QUEUES[0].into(), lease),
+        };
+        let picked = leases.len().checked_sub(1).map(|last| leases[last - back % leases.len()].clone());
+        picked.unwrap_or_else(|| (QUEUES[0].into(), Lease { sequence: 1, token: 1 }))
+    }
+
+    fn leases(&self, picks: &LeasePicks) -> (String, Vec<Lease>) {
+        let leases: Vec<(String, Lease)> = picks.picks.iter().map(|pick| self.lease(*pick)).collect();
+        let queue = picks.queue.map_or_else(|| leases[0].0.clone(), |queue| QUEUES[queue].into());
+        (queue, leases.into_iter().map(|(_, lease)| lease).collect())
+    }
+
+    fn forget(&mut self, leases: &[Lease]) {
+        let (settled, open) = std::mem::take(&mut self.open).into_iter().partition(|(_, lease)| leases.contains(lease));
+        self.open = open;
+        self.settled.extend::<Vec<_>>(settled);
+    }
+}
+
+fn publish_message(message: &NewMessage, clock_ms: u64) -> PublishMessage {
+    let absolute = |offset_ms: Option<i64>| offset_ms.map_or(0, |offset_ms| clock_ms.saturating_add_signed(offset_ms));
+    PublishMessage {
+        queue: QUEUES[message.queue].into(),
+        content: Content {
+            body: Bytes::from(vec![b'x'; message.bytes]),
+            headers: BTreeMap::from([("size".into(), message.bytes.to_string())]),
+            content_type: "text/plain".into(),
+            message_id: format!("{} in {}", message.bytes, message.delay_ms),
+            ..Content::default()
+        },
+        priority: message.priority,
+        delay_ms: message.delay_ms,
+        deliver_at_ms: absolute(message.deliver_in_ms),
+        ttl_ms: message.ttl_ms,
+        expire_at_ms: absolute(message.expire_in_ms),
+    }
+}

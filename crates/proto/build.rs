@@ -1,0 +1,26 @@
+//! Generates Rust from `proto/` with protox, a protobuf compiler in Rust: no `protoc` is needed.
+
+use std::path::PathBuf;
+
+use prost::Message as _;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
+    println!("cargo:rerun-if-changed={}", root.display());
+    let files = [
+        "dwell/v1/message.proto",
+        "dwell/v1/messages.proto",
+        "dwell/v1/queues.proto",
+        "dwell/v1/cluster.proto",
+        "dwell/peer/v1/raft.proto",
+    ];
+    let descriptors = protox::compile(files, [&root])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .btree_map(".dwell.v1.Message.headers")
+        .skip_protoc_run()
+        .compile_fds(descriptors)?;
+    Ok(())
+}

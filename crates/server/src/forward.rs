@@ -1,0 +1,212 @@
+//! Any node serves any call: one that does not lead passes it, streams included, to the leader.
+//!
+//! The call is forwarded as it came, as an HTTP/2 exchange, so there is nothing here for each rpc. It goes to
+//! the leader's peer port, where the same services stand without this layer: a call is forwarded at most once.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use dwell_consensus::group::Consistency;
+use dwell_consensus::leadership::Leadership;
+use dwell_consensus::types::NodeAddress;
+use dwell_proto::{metadata, v1};
+use futures::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::metadata::MetadataMap;
+use tonic::server::NamedService;
+use tonic::transport::{Channel, Endpoint};
+use tower::{Layer, Service, ServiceExt};
+
+use crate::services::{Services, consistency};
+use crate::status::unavailable;
+
+/// How long a connection to the leader may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Puts [`Forward`] around the services of the client port.
+#[derive(Clone)]
+pub struct ForwardLayer {
+    leadership: watch::Receiver<Leadership>,
+    channels: Arc<Mutex<HashMap<String, Channel>>>,
+}
+
+/// Answers here what this node may answer, and passes the rest to the leader.
+#[derive(Clone)]
+pub struct Forward<S> {
+    inner: S,
+    layer: ForwardLayer,
+}
+
+impl ForwardLayer {
+    /// Follows the group's leader.
+    pub fn new(leadership: watch::Receiver<Leadership>) -> ForwardLayer {
+        ForwardLayer { leadership, channels: Arc::default() }
+    }
+
+    /// The connection to the leader; made when first used, and made again by itself after it broke.
+    fn channel(&self, address: &NodeAddress) -> Result<Channel, Status> {
+        let mut channels = self.channels.lock();
+        if let Some(channel) = channels.get(&address.peer) {
+            return Ok(channel.clone());
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{}", address.peer))
+            .map_err(|error| Status::internal(format!("the leader's address `{}`: {error}", address.peer)))?;
+        let channel = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(Duration::from_secs(2))
+            .keep_alive_timeout(Duration::from_secs(2))
+            .initial_stream_window_size(4 * 1024 * 1024)
+            .initial_connection_window_size(16 * 1024 * 1024)
+            .connect_lazy();
+        // One leader at a time: the others' connections are let go.
+        channels.clear();
+        channels.insert(address.peer.clone(), channel.clone());
+        Ok(channel)
+    }
+}
+
+impl<S> Layer<S> for ForwardLayer {
+    type Service = Forward<S>;
+
+    fn layer(&self, inner: S) -> Forward<S> {
+        Forward { inner, layer: self.clone() }
+    }
+}
+
+impl<S> Service<Request<Body>> for Forward<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Response<Body>, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // The clone that was polled ready is the one to call.
+        let ready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, ready);
+        let layer = self.layer.clone();
+        Box::pin(async move {
+            let leadership = layer.leadership.borrow().clone();
+            let mut response = if leadership.is_local || !needs_leader(&request) {
+                inner.call(request).await?
+            } else {
+                match &leadership.leader {
+                    Some((_, address)) => layer.forward(address, request).await,
+                    None => unavailable("there is no leader at the moment").into_http(),
+                }
+            };
+            name_leader(&leadership, response.headers_mut());
+            Ok(response)
+        })
+    }
+}
+
+impl ForwardLayer {
+    async fn forward(&self, address: &NodeAddress, request: Request<Body>) -> Response<Body> {
+        let channel = match self.channel(address) {
+            Ok(channel) => channel,
+            Err(status) => return status.into_http(),
+        };
+        match channel.oneshot(request).await {
+            Ok(response) => response.map(|body| Body::new(EndingBody { body: Some(body) })),
+            Err(error) => unavailable(format!("the leader at {} did not answer: {error}", address.peer)).into_http(),
+        }
+    }
+}
+
+/// False for what each node answers itself: its status, health, reflection, and reads that may be stale.
+fn needs_leader(request: &Request<Body>) -> bool {
+    let service = request.uri().path().split('/').nth(1).unwrap_or_default();
+    let led = [
+        <v1::messages_server::MessagesServer<Services> as NamedService>::NAME,
+        <v1::queues_server::QueuesServer<Services> as NamedService>::NAME,
+    ];
+    let metadata = MetadataMap::from_headers(request.headers().clone());
+    led.contains(&service) && consistency(&metadata) == Consistency::Linearizable
+}
+
+fn name_leader(leadership: &Leadership, headers: &mut HeaderMap) {
+    if let Some((_, address)) = &leadership.leader
+        && let Ok(value) = HeaderValue::from_str(&address.client)
+    {
+        headers.insert(metadata::LEADER, value);
+    }
+}
+
+/// A forwarded response. When the leader's connection breaks it ends with UNAVAILABLE, as a call does that
+/// was never forwarded, and not with a reset stream, which says nothing.
+struct EndingBody {
+    body: Option<Body>,
+}
+
+impl http_body::Body for EndingBody {
+    type Data = bytes::Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Status>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = std::task::ready!(Pin::new(body).poll_frame(context));
+        if let Some(Err(error)) = frame {
+            self.body = None;
+            let mut trailers = HeaderMap::new();
+            let status = unavailable(format!("the connection to the leader broke: {}", error.message()));
+            status.add_header(&mut trailers)?;
+            return Poll::Ready(Some(Ok(http_body::Frame::trailers(trailers))));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(|body| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.as_ref().map(|body| body.size_hint()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(path: &str) -> Request<Body> {
+        Request::builder().uri(path).body(Body::empty()).unwrap()
+    }
+
+    #[test]
+    fn only_what_the_leader_knows_goes_to_the_leader() {
+        assert!(needs_leader(&request("/dwell.v1.Messages/Publish")));
+        assert!(needs_leader(&request("/dwell.v1.Queues/DescribeQueue")));
+        assert!(!needs_leader(&request("/dwell.v1.Cluster/GetClusterStatus")));
+        assert!(!needs_leader(&request("/grpc.health.v1.Health/Check")));
+        let mut stale = request("/dwell.v1.Queues/DescribeQueue");
+        stale.headers_mut().insert(metadata::CONSISTENCY, HeaderValue::from_static(metadata::CONSISTENCY_STALE));
+        assert!(!needs_leader(&stale));
+    }
+
+    #[tokio::test]
+    async fn a_broken_forwarded_response_ends_with_unavailable() {
+        let broken = futures::stream::iter([Err::<http_body::Frame<bytes::Bytes>, _>(Status::internal("reset"))]);
+        let body = EndingBody { body: Some(Body::new(http_body_util::StreamBody::new(broken))) };
+        let trailers = body.collect().await.unwrap().trailers().cloned().unwrap();
+        assert_eq!(trailers["grpc-status"], "14");
+    }
+}

@@ -1,0 +1,123 @@
+//! The node's metrics, in Prometheus' naming.
+
+use std::time::Duration;
+
+use dwell_consensus::group::{Consistency, Group};
+use dwell_machine::QueueView;
+use prometheus::{
+    Encoder, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, exponential_buckets,
+};
+
+/// Queues shown one by one; more would make a scrape too large.
+const QUEUES_MAX: usize = 1000;
+/// How long a scrape waits for the machine.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the hub counts.
+pub struct HubMetrics {
+    /// Consumer streams on this node.
+    pub streams: IntGauge,
+    /// From due to applied, on the leader.
+    pub release_lateness: Histogram,
+}
+
+impl HubMetrics {
+    /// Registers them.
+    pub fn register(registry: &Registry) -> Result<HubMetrics, prometheus::Error> {
+        let streams = IntGauge::new("dwell_consumer_streams", "Consumer streams served by this node.")?;
+        let release_lateness = Histogram::with_opts(
+            HistogramOpts::new(
+                "dwell_release_lateness_seconds",
+                "From a scheduled message's due time to its release, by the leader's clock.",
+            )
+            .buckets(exponential_buckets(0.0005, 2.0, 18)?),
+        )?;
+        registry.register(Box::new(streams.clone()))?;
+        registry.register(Box::new(release_lateness.clone()))?;
+        Ok(HubMetrics { streams, release_lateness })
+    }
+}
+
+/// Renders everything for one scrape: what is registered, and what is read from Raft and the machine now.
+pub async fn render(group: &Group, registry: &Registry) -> Result<Vec<u8>, prometheus::Error> {
+    let scrape = Registry::new();
+    record_raft(group, &scrape)?;
+    let queues = group.read(Consistency::Stale, |machine| machine.queues("", None, QUEUES_MAX));
+    // A machine that does not answer must not hide the other metrics, which tell why.
+    if let Ok(Ok(queues)) = tokio::time::timeout(SCRAPE_TIMEOUT, queues).await {
+        record_queues(&queues, &scrape)?;
+    }
+    let mut text = Vec::new();
+    let encoder = TextEncoder::new();
+    encoder.encode(&registry.gather(), &mut text)?;
+    encoder.encode(&scrape.gather(), &mut text)?;
+    Ok(text)
+}
+
+fn record_raft(group: &Group, scrape: &Registry) -> Result<(), prometheus::Error> {
+    let status = group.status();
+    let gauges = [
+        ("dwell_raft_term", "The current Raft term.", status.term),
+        ("dwell_raft_leader_id", "The leader's node id; 0 while there is none.", status.leader_id.unwrap_or(0)),
+        ("dwell_raft_is_leader", "1 if this node leads.", u64::from(status.leader_id == Some(group.node_id))),
+        ("dwell_raft_last_log_index", "Index of the last log entry.", status.last_log_index),
+        ("dwell_raft_committed_index", "Index up to which the log is committed.", status.committed_index),
+        ("dwell_raft_applied_index", "Index up to which the log is applied.", status.applied_index),
+        ("dwell_raft_snapshot_index", "Index of the last snapshot.", status.snapshot_index),
+        ("dwell_raft_purged_index", "Index up to which the log is purged.", status.purged_index),
+    ];
+    for (name, help, value) in gauges {
+        let gauge = IntGauge::new(name, help)?;
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        scrape.register(Box::new(gauge))?;
+    }
+    Ok(())
+}
+
+type ReadQueue = fn(&QueueView) -> u64;
+
+fn record_queues(queues: &[QueueView], scrape: &Registry) -> Result<(), prometheus::Error> {
+    let by_state = GaugeVec::new(
+        Opts::new("dwell_queue_messages", "Messages of a queue, by state."),
+        &["queue", "state"],
+    )?;
+    scrape.register(Box::new(by_state.clone()))?;
+    let states: [(&str, ReadQueue); 3] = [
+        ("scheduled", |queue| queue.counts.scheduled),
+        ("ready", |queue| queue.counts.ready),
+        ("leased", |queue| queue.counts.leased),
+    ];
+    // Replicated totals: they go on over a failover, and are the same on every node.
+    let totals: [(&str, &str, ReadQueue); 6] = [
+        ("dwell_queue_published_total", "Messages stored in a queue.", |queue| queue.totals.published),
+        ("dwell_queue_delivered_total", "Leases granted.", |queue| queue.totals.delivered),
+        ("dwell_queue_acknowledged_total", "Leases acknowledged.", |queue| queue.totals.acknowledged),
+        ("dwell_queue_returned_total", "Leases that ended otherwise.", |queue| queue.totals.returned),
+        ("dwell_queue_expired_total", "Messages whose time was over.", |queue| queue.totals.expired),
+        ("dwell_queue_exhausted_total", "Messages that came back too often.", |queue| queue.totals.exhausted),
+    ];
+    for queue in queues {
+        for (state, read) in states {
+            by_state.with_label_values(&[&queue.name, state]).set(read(queue) as f64);
+        }
+    }
+    let gauges: [(&str, &str, ReadQueue); 2] = [
+        ("dwell_queue_bytes", "Body bytes of a queue's messages.", |queue| queue.counts.bytes),
+        ("dwell_queue_consumers", "Consumers of a queue.", |queue| queue.consumers),
+    ];
+    for (name, help, read) in totals {
+        let counter = IntCounterVec::new(Opts::new(name, help), &["queue"])?;
+        for queue in queues {
+            counter.with_label_values(&[&queue.name]).inc_by(read(queue));
+        }
+        scrape.register(Box::new(counter))?;
+    }
+    for (name, help, read) in gauges {
+        let gauge = GaugeVec::new(Opts::new(name, help), &["queue"])?;
+        for queue in queues {
+            gauge.with_label_values(&[&queue.name]).set(read(queue) as f64);
+        }
+        scrape.register(Box::new(gauge))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! A node from start to stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dwell_consensus::clock::SystemClock;
+use dwell_consensus::group::{Group, GroupError, GroupOptions};
+use dwell_consensus::peer::{self, Groups, PeerLinks, PeerMetrics, PeerNetwork};
+use dwell_consensus::types::DEFAULT_GROUP;
+use dwell_proto::v1::cluster_server::ClusterServer;
+use dwell_proto::v1::messages_server::MessagesServer;
+use dwell_proto::v1::queues_server::QueuesServer;
+use dwell_storage::log::{Log, LogOptions};
+use dwell_storage::state::{StateOptions, StateResources, StateStore};
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::config::Config;
+use crate::forward::ForwardLayer;
+use crate::hub::Hub;
+use crate::metrics::HubMetrics;
+use crate::services::Services;
+use crate::validate::Limits;
+use crate::http;
+
+/// Unread data of one call that a client may send, and of all calls of one connection.
+const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// Calls and streams of one connection at a time.
+const STREAMS_PER_CONNECTION_MAX: u32 = 4096;
+/// A client that does not answer a ping for so long is gone.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Room for framing and the small fields around bodies.
+const ENVELOPE_BYTES: usize = 64 * 1024;
+/// How often the node looks whether Raft still runs, and updates what is measured by looking.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a node did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// An address is taken, or not of this machine.
+    #[error("cannot listen on {address} for {purpose}: {source}")]
+    Listen {
+        /// What was configured.
+        address: SocketAddr,
+        /// Clients, peers or HTTP.
+        purpose: &'static str,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// The log did not open.
+    #[error("opening the log in {directory}: {source}")]
+    Log {
+        /// Where it is.
+        directory: String,
+        /// Why.
+        source: dwell_storage::log::LogError,
+    },
+    /// The state did not open.
+    #[error("opening the state in {directory}: {reason}")]
+    State {
+        /// Where it is.
+        directory: String,
+        /// Why.
+        reason: String,
+    },
+    /// The group did not start.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// A metric is registered twice.
+    #[error("registering a metric failed: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// A gRPC server failed.
+    #[error("serving gRPC failed: {0}")]
+    Serve(#[from] tonic::transport::Error),
+    /// The HTTP server failed, or no signal handler could be installed.
+    #[error("serving failed: {0}")]
+    Io(#[from] std::io::Error),
+    /// The reflection service did not take the descriptors.
+    #[error("the reflection service did not start: {0}")]
+    Reflection(String),
+    /// Storage failed, or Raft found itself in an impossible state. The node takes no more writes.
+    #[error("Raft has stopped: {0}")]
+    Stopped(String),
+}
+
+/// Runs a node until SIGTERM or SIGINT, or until its storage fails.
+pub async fn run(config: Config) -> Result<(), ServerError> {
+    let client_listener = listen(config.client_address, "clients").await?;
+    let peer_listener = listen(config.peer_address, "peers").await?;
+    let http_listener = listen(config.http_address, "HTTP").await?;
+
+    let registry = Registry::new();
+    let clock = Arc::new(SystemClock);
+    let hub = Hub::new(clock.clone(), HubMetrics::register(&registry)?);
+    let groups;
+    let group = {
+        let peer_metrics = PeerMetrics::new(&registry)?;
+        groups = Groups::new(config.node_id, peer_metrics.clone());
+        let state = open_state(&config)?;
+        let snapshot_directory = state.snapshot_directory().to_owned();
+        let options = GroupOptions {
+            node_id: config.node_id,
+            group_id: DEFAULT_GROUP,
+            members: config.first_members(),
+            log: open_log(&config, &registry)?,
+            state,
+            network: PeerNetwork::new(PeerLinks::new(peer_metrics), DEFAULT_GROUP, config.node_id),
+            raft: config.raft_options(),
+            clock: clock.clone(),
+            effects: hub.clone(),
+        };
+        let group = Group::start(options, &registry).await?;
+        groups.insert(DEFAULT_GROUP, group.raft.clone(), snapshot_directory);
+        group
+    };
+    hub.follow(group.leadership.clone());
+    let limits = Limits { body_bytes_max: config.body_bytes_max };
+    let services = Services { group: group.clone(), hub, clock, limits };
+
+    let health = tonic_health::server::health_reporter();
+    health.0.set_serving::<MessagesServer<Services>>().await;
+    health.0.set_serving::<QueuesServer<Services>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(dwell_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|error| ServerError::Reflection(error.to_string()))?;
+    let request_bytes_max = config.request_bytes_max + ENVELOPE_BYTES;
+    let for_clients = api(&services, request_bytes_max)
+        .add_service(ClusterServer::new(services.clone()))
+        .add_service(health.1)
+        .add_service(reflection);
+    let client_server = Server::builder()
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(ForwardLayer::new(group.leadership.clone()))
+        .add_routes(for_clients)
+        .serve_with_incoming(TcpIncoming::from(client_listener).with_nodelay(Some(true)));
+    // Peers pass their clients' calls on, to be answered here without another hop.
+    let from_peers = api(&services, request_bytes_max);
+    let peer_server = peer::serve(peer_listener, groups, from_peers, std::future::pending());
+    let http_server = axum::serve(http_listener, http::router(group.clone(), registry)).into_future();
+
+    tracing::info!(
+        node_id = config.node_id,
+        client_address = %config.client_address,
+        peer_address = %config.peer_address,
+        http_address = %config.http_address,
+        data_dir = %config.data_dir.display(),
+        "node started"
+    );
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let outcome = tokio::select! {
+        served = client_server => served.map_err(ServerError::from),
+        served = peer_server => served.map_err(ServerError::from),
+        served = http_server => served.map_err(ServerError::from),
+        failure = raft_failure(&group) => Err(ServerError::Stopped(failure)),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    tracing::info!("node is stopping");
+    // Nothing need be flushed: what was confirmed is in the log. This closes the stores in order.
+    if let Err(error) = group.raft.shutdown().await {
+        tracing::warn!(%error, "Raft did not stop in order");
+    }
+    outcome
+}
+
+async fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, purpose, source })
+}
+
+fn open_log(config: &Config, registry: &Registry) -> Result<Arc<Log>, ServerError> {
+    let directory = config.data_dir.join("log");
+    let options = LogOptions { registry: registry.clone(), ..LogOptions::default() };
+    Log::open(&directory, options)
+        .map_err(|source| ServerError::Log { directory: directory.display().to_string(), source })
+}
+
+fn open_state(config: &Config) -> Result<StateStore, ServerError> {
+    let directory = config.data_dir.join("groups").join(DEFAULT_GROUP.to_string());
+    let failed = |reason: String| ServerError::State { directory: directory.display().to_string(), reason };
+    let options = StateOptions { memory_bytes: config.state_memory_bytes, ..StateOptions::default() };
+    let resources = StateResources::new(options).map_err(|error| failed(error.to_string()))?;
+    StateStore::open(&directory, &resources).map_err(|error| failed(error.to_string()))
+}
+
+/// The services that the leader answers.
+fn api(services: &Services, request_bytes_max: usize) -> Routes {
+    Routes::new(MessagesServer::new(services.clone()).max_decoding_message_size(request_bytes_max))
+        .add_service(QueuesServer::new(services.clone()))
+}
+
+/// Resolves when Raft has stopped by itself.
+async fn raft_failure(group: &Group) -> String {
+    loop {
+        if let Some(failure) = group.status().failure {
+            return failure;
+        }
+        tokio::time::sleep(WATCH_INTERVAL).await;
+    }
+}

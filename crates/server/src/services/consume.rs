@@ -1,0 +1,247 @@
+//! Consuming over one stream: deliveries out as the machine grants them, settlements in.
+
+use dwell_machine::{Attach, Command, Detach, Reply, SetCredit};
+use dwell_proto::v1;
+use dwell_proto::v1::consume_request::Request as ConsumerRequest;
+use dwell_proto::v1::consume_response::Response as ConsumerResponse;
+use futures::StreamExt;
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::FuturesOrdered;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::Services;
+use super::deliveries::leases_of;
+use super::publish_stream::failure_of;
+use crate::hub::{StreamEvent, Subscription};
+use crate::status::{Invalid, RequestError, unavailable};
+use crate::validate;
+
+/// Settlements of a stream that may be under way; the server reads no further until then.
+const SETTLEMENTS_MAX: usize = 256;
+/// Events taken from the hub at once.
+const EVENTS_MAX: usize = 256;
+/// A response takes no further delivery once it holds this many body bytes.
+const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+/// Responses waiting for the client to read them.
+const RESPONSES_MAX: usize = 4;
+
+type Response = Result<v1::ConsumeResponse, Status>;
+type Settlement = BoxFuture<'static, Result<v1::Settled, Status>>;
+
+impl Services {
+    pub(super) async fn open_consume_stream(
+        &self,
+        mut requests: Streaming<v1::ConsumeRequest>,
+    ) -> Result<ReceiverStream<Response>, RequestError> {
+        let first = requests.message().await.ok().flatten().and_then(|request| request.request);
+        let Some(ConsumerRequest::Attach(attach)) = first else {
+            let problem = "must be `attach` in the first request of the stream".to_owned();
+            return Err(Invalid { field: "request".into(), problem }.into());
+        };
+        let mut attach = validate::attach(attach)?;
+        attach.attachment = rand::random();
+        if attach.consumer_id.is_empty() {
+            attach.consumer_id = format!("{:032x}", rand::random::<u128>());
+        }
+        let (responses, receiver) = mpsc::channel(RESPONSES_MAX);
+        // In a task of its own: a client that goes away cancels this call, and must be detached all the same.
+        let (opened, attached) = tokio::sync::oneshot::channel();
+        tokio::spawn(self.clone().serve_consumer(attach, requests, responses, opened));
+        attached.await.unwrap_or_else(|_| Err(RequestError::UnexpectedReply))?;
+        Ok(ReceiverStream::new(receiver))
+    }
+
+    async fn serve_consumer(
+        self,
+        attach: Attach,
+        requests: Streaming<v1::ConsumeRequest>,
+        responses: mpsc::Sender<Response>,
+        opened: tokio::sync::oneshot::Sender<Result<(), RequestError>>,
+    ) {
+        let attachment = attach.attachment;
+        let (queue, consumer_id) = (attach.queue.clone(), attach.consumer_id.clone());
+        let subscription = self.hub.subscribe(attachment);
+        let (consumer, resumed, lost) = match self.propose(Command::Attach(attach)).await {
+            Ok(Reply::Attached { consumer, resumed, lost }) => (consumer, resumed, lost),
+            Ok(_) => {
+                let _ = opened.send(Err(RequestError::UnexpectedReply));
+                return;
+            }
+            Err(error) => {
+                let _ = opened.send(Err(error));
+                return;
+            }
+        };
+        let _ = opened.send(Ok(()));
+        tracing::debug!(%queue, %consumer_id, resumed, "consumer attached");
+        let attached = v1::Attached { consumer_id: consumer_id.clone(), resumed, lost: leases_of(lost) };
+        let mut stream = ConsumerStream {
+            services: self.clone(),
+            consumer,
+            attachment,
+            queue,
+            subscription,
+            responses,
+            settlements: FuturesOrdered::new(),
+        };
+        let end = match stream.respond(ConsumerResponse::Attached(attached)).await {
+            Ok(()) => stream.serve(requests).await,
+            Err(end) => end,
+        };
+        if let StreamEnd::Failed(status) = &end {
+            let _ = stream.responses.send(Err(status.clone())).await;
+        }
+        let close = matches!(end, StreamEnd::Closed);
+        tracing::debug!(%consumer_id, close, "consumer detached");
+        // Not the leader any more: the next leader detaches all.
+        let _ = self.group.proposer.propose(Command::Detach(Detach { consumer, attachment, close })).await;
+    }
+}
+
+/// Why a stream ended.
+enum StreamEnd {
+    /// The client closed its consumer.
+    Closed,
+    /// The client is gone, or has no more to say.
+    Gone,
+    /// To be told to the client.
+    Failed(Status),
+}
+
+struct ConsumerStream {
+    services: Services,
+    consumer: u64,
+    attachment: u64,
+    queue: String,
+    subscription: Subscription,
+    responses: mpsc::Sender<Response>,
+    settlements: FuturesOrdered<Settlement>,
+}
+
+impl ConsumerStream {
+    async fn serve(&mut self, mut requests: Streaming<v1::ConsumeRequest>) -> StreamEnd {
+        loop {
+            let step = tokio::select! {
+                Some(settled) = self.settlements.next() => match settled {
+                    Ok(settled) => self.respond(ConsumerResponse::Settled(settled)).await,
+                    Err(status) => Err(StreamEnd::Failed(status)),
+                },
+                request = requests.message(), if self.settlements.len() < SETTLEMENTS_MAX => match request {
+                    Ok(Some(request)) => self.request(request.request).await,
+                    Ok(None) | Err(_) => Err(StreamEnd::Gone),
+                },
+                events = self.subscription.next(EVENTS_MAX) => self.events(events).await,
+                () = self.responses.closed() => Err(StreamEnd::Gone),
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    async fn respond(&self, response: ConsumerResponse) -> Result<(), StreamEnd> {
+        let response = v1::ConsumeResponse { response: Some(response) };
+        self.responses.send(Ok(response)).await.map_err(|_| StreamEnd::Gone)
+    }
+
+    async fn request(&mut self, request: Option<ConsumerRequest>) -> Result<(), StreamEnd> {
+        let queue = self.queue.clone();
+        let (request_id, command) = match request {
+            Some(ConsumerRequest::Ack(ack)) => {
+                (ack.request_id, validate::ack(queue, ack.leases).map(Command::Ack))
+            }
+            Some(ConsumerRequest::Nack(nack)) => {
+                (nack.request_id, validate::nack(queue, nack.leases, nack.delay_ms).map(Command::Nack))
+            }
+            Some(ConsumerRequest::Extend(extend)) => {
+                let command = validate::extend(queue, extend.leases, extend.lease_timeout_ms);
+                (extend.request_id, command.map(Command::Extend))
+            }
+            Some(ConsumerRequest::Credit(credit)) => return self.set_credit(credit.credit).await,
+            Some(ConsumerRequest::Close(_)) => return Err(StreamEnd::Closed),
+            Some(ConsumerRequest::Attach(_)) | None => {
+                let problem = "must not be `attach`, nor empty, after the first request".to_owned();
+                let error = RequestError::from(Invalid { field: "request".into(), problem });
+                return Err(StreamEnd::Failed(error.into()));
+            }
+        };
+        match command {
+            Ok(command) => {
+                let pending = self.services.group.proposer.submit(command).await;
+                self.settlements.push_back(settlement(request_id, pending).boxed());
+            }
+            Err(error) => {
+                let settled = v1::Settled { request_id, refused: Some(failure_of(error.into())), ..Default::default() };
+                self.settlements.push_back(std::future::ready(Ok(settled)).boxed());
+            }
+        }
+        Ok(())
+    }
+
+    async fn set_credit(&mut self, credit: u32) -> Result<(), StreamEnd> {
+        let failed = |error: RequestError| StreamEnd::Failed(error.into());
+        let credit = validate::credit("credit", credit).map_err(|error| failed(error.into()))?;
+        let command = SetCredit { consumer: self.consumer, attachment: self.attachment, credit };
+        self.services.propose(Command::SetCredit(command)).await.map_err(failed)?;
+        Ok(())
+    }
+
+    async fn events(&mut self, events: Vec<StreamEvent>) -> Result<(), StreamEnd> {
+        if events.is_empty() {
+            return Err(StreamEnd::Failed(unavailable("this node is not the leader any more")));
+        }
+        let mut deliveries = Vec::new();
+        let mut bytes = 0;
+        for event in events {
+            match event {
+                StreamEvent::Deliver(delivery) => {
+                    let delivery = self.services.delivery(&self.queue, delivery);
+                    let delivery = delivery.map_err(|error| StreamEnd::Failed(error.into()))?;
+                    let Some(delivery) = delivery else { continue };
+                    bytes += delivery.message.as_ref().map_or(0, |message| message.body.len());
+                    deliveries.push(delivery);
+                    if bytes >= RESPONSE_BYTES_MAX {
+                        bytes = 0;
+                        self.send(std::mem::take(&mut deliveries)).await?;
+                    }
+                }
+                StreamEvent::Close(reason) => {
+                    self.send(deliveries).await?;
+                    return Err(StreamEnd::Failed(closed(&self.queue, reason)));
+                }
+            }
+        }
+        self.send(deliveries).await
+    }
+
+    async fn send(&self, deliveries: Vec<v1::Delivery>) -> Result<(), StreamEnd> {
+        if deliveries.is_empty() {
+            return Ok(());
+        }
+        self.respond(ConsumerResponse::Deliveries(v1::Deliveries { deliveries })).await
+    }
+}
+
+async fn settlement(
+    request_id: u64,
+    pending: dwell_consensus::proposer::PendingReply,
+) -> Result<v1::Settled, Status> {
+    match super::accepted(pending.wait().await.map_err(RequestError::from)?) {
+        Ok(Reply::Settled { lost }) => Ok(v1::Settled { request_id, lost: leases_of(lost), refused: None }),
+        Ok(_) => Err(RequestError::UnexpectedReply.into()),
+        Err(error) => {
+            Ok(v1::Settled { request_id, refused: Some(failure_of(error)), ..Default::default() })
+        }
+    }
+}
+
+fn closed(queue: &str, reason: dwell_machine::CloseReason) -> Status {
+    match reason {
+        dwell_machine::CloseReason::Displaced => {
+            Status::aborted("another stream attached with the same consumer id")
+        }
+        dwell_machine::CloseReason::QueueDeleted => Status::not_found(format!("queue `{queue}` was deleted")),
+    }
+}

@@ -1,0 +1,106 @@
+//! Publishing over one stream: requests go to the proposer as they come, confirms go back in their order.
+
+use dwell_consensus::proposer::ProposeError;
+use dwell_machine::Reply;
+use dwell_proto::v1;
+use dwell_proto::v1::publish_stream_response::Outcome;
+use futures::StreamExt;
+use futures::future::Either;
+use futures::stream::FuturesOrdered;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::Services;
+use super::messages::publish_response;
+use crate::status::{RequestError, unavailable};
+
+/// Requests of a stream that may be unconfirmed. The server reads no further until then, and HTTP/2's flow
+/// control stops the client. No more than the outcomes that the machine remembers for a producer.
+const UNCONFIRMED_MAX: usize = dwell_machine::limits::PRODUCER_WINDOW as usize;
+/// Confirms waiting for the client to read them.
+const RESPONSES_MAX: usize = 16;
+
+type Responses = mpsc::Sender<Result<v1::PublishStreamResponse, Status>>;
+
+impl Services {
+    pub(super) fn open_publish_stream(
+        &self,
+        requests: Streaming<v1::PublishStreamRequest>,
+    ) -> ReceiverStream<Result<v1::PublishStreamResponse, Status>> {
+        let (responses, receiver) = mpsc::channel(RESPONSES_MAX);
+        let services = self.clone();
+        tokio::spawn(async move {
+            if let Err(status) = services.serve_publish_stream(requests, &responses).await {
+                // A client that went away has no use for the reason.
+                let _ = responses.send(Err(status)).await;
+            }
+        });
+        ReceiverStream::new(receiver)
+    }
+
+    async fn serve_publish_stream(
+        &self,
+        mut requests: Streaming<v1::PublishStreamRequest>,
+        responses: &Responses,
+    ) -> Result<(), Status> {
+        let mut leadership = self.group.leadership.clone();
+        let mut unconfirmed = FuturesOrdered::new();
+        let mut open = true;
+        while open || !unconfirmed.is_empty() {
+            tokio::select! {
+                // Confirms first: they make room.
+                biased;
+                Some(confirm) = unconfirmed.next() => {
+                    if responses.send(Ok(confirm?)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                request = requests.message(), if open && unconfirmed.len() < UNCONFIRMED_MAX => {
+                    match request? {
+                        Some(request) => unconfirmed.push_back(self.begin_publish(request).await),
+                        None => open = false,
+                    }
+                }
+                // What is under way may never be answered here: the client repeats it at the new leader.
+                lost = leadership.wait_for(|leadership| !leadership.is_local) => {
+                    drop(lost);
+                    return Err(unavailable("this node is not the leader any more"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands one request to the proposer; what is returned resolves to its confirm.
+    async fn begin_publish(
+        &self,
+        request: v1::PublishStreamRequest,
+    ) -> impl Future<Output = Result<v1::PublishStreamResponse, Status>> + use<> {
+        let request_id = request.request_id;
+        let (command, queues) = match self.publish_command(request.publish.unwrap_or_default()) {
+            Ok(command) => command,
+            Err(error) => return Either::Left(std::future::ready(Ok(refused(request_id, error)))),
+        };
+        let pending = self.group.proposer.submit(command).await;
+        Either::Right(async move {
+            let reply: Result<Reply, ProposeError> = pending.wait().await;
+            match publish_response(&queues, reply.map_err(RequestError::from)?) {
+                Ok(response) => {
+                    Ok(v1::PublishStreamResponse { request_id, outcome: Some(Outcome::Confirmed(response)) })
+                }
+                Err(error) => Ok(refused(request_id, error)),
+            }
+        })
+    }
+}
+
+fn refused(request_id: u64, error: RequestError) -> v1::PublishStreamResponse {
+    v1::PublishStreamResponse { request_id, outcome: Some(Outcome::Refused(failure_of(error))) }
+}
+
+/// A refusal inside a stream that goes on.
+pub(super) fn failure_of(error: RequestError) -> v1::Failure {
+    let status = Status::from(error);
+    v1::Failure { code: status.code() as i32, message: status.message().to_owned() }
+}

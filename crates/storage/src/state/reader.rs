@@ -1,0 +1,40 @@
+//! Reads of the committed state by other threads.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dwell_machine::{MessageRecord, StoreError, StoreRead, Table};
+use parking_lot::RwLock;
+
+use super::database::Database;
+use super::scan;
+
+/// Reads what was committed, from any thread, while the state goes on. Each read sees the newest commit, of the
+/// newest snapshot if one was installed meanwhile.
+///
+/// It holds the database open: a state directory can only be opened again when its readers are gone.
+#[derive(Clone)]
+pub struct StateReader {
+    pub(super) database: Arc<RwLock<Arc<Database>>>,
+}
+
+impl StateReader {
+    /// The message of a queue, by its sequence; none if it is gone.
+    pub fn message(&self, queue: u64, sequence: u64) -> Result<Option<MessageRecord>, StoreError> {
+        dwell_machine::read_message(self, queue, sequence)
+    }
+
+    fn database(&self) -> Arc<Database> {
+        self.database.read().clone()
+    }
+}
+
+impl StoreRead for StateReader {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.database().get(table, key).map_err(scan::read_error(table))
+    }
+
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        scan::committed(&self.database(), table, from, to, limit)
+    }
+}

@@ -1,0 +1,77 @@
+//! Rows in order, from the database and from what is not yet in it.
+
+use std::cmp::Ordering;
+
+use bytes::Bytes;
+use dwell_machine::{StoreError, Table};
+
+use super::database::Database;
+use super::overlay::Overlay;
+
+/// A table's rows.
+type RowList = Vec<(Bytes, Bytes)>;
+
+pub(super) fn read_error(table: Table) -> impl FnOnce(rocksdb::Error) -> StoreError {
+    move |error| StoreError::Read { table, reason: error.to_string() }
+}
+
+/// Up to `limit` rows of the database alone.
+pub(super) fn committed(
+    database: &Database,
+    table: Table,
+    from: &[u8],
+    to: &[u8],
+    limit: usize,
+) -> Result<RowList, StoreError> {
+    let mut found = Vec::new();
+    if from >= to || limit == 0 {
+        return Ok(found);
+    }
+    let mut rows = database.rows(table, from, to);
+    while let Some((key, value)) = rows.current() {
+        found.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+        if found.len() == limit {
+            return Ok(found);
+        }
+        rows.advance();
+    }
+    rows.status().map_err(read_error(table))?;
+    Ok(found)
+}
+
+/// Up to `limit` rows of the database as they will be when what is pending is committed.
+pub(super) fn merged(
+    database: &Database,
+    overlay: &Overlay,
+    table: Table,
+    from: &[u8],
+    to: &[u8],
+    limit: usize,
+) -> Result<RowList, StoreError> {
+    let mut found = Vec::new();
+    if from >= to || limit == 0 {
+        return Ok(found);
+    }
+    let mut pending = overlay.range(table, from, to).peekable();
+    let mut rows = database.rows(table, from, to);
+    while found.len() < limit {
+        // Which of the two heads is the smaller key; an equal one is overruled by what is pending.
+        let order = match (pending.peek(), rows.current()) {
+            (None, None) => break,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((pending_key, _)), Some((key, _))) => pending_key[..].cmp(key),
+        };
+        if order == Ordering::Greater {
+            found.extend(rows.current().map(|(key, value)| (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value))));
+        } else if let Some((key, write)) = pending.next() {
+            found.extend(write.value.as_ref().map(|value| (key.clone(), value.clone())));
+        }
+        if order != Ordering::Less {
+            rows.advance();
+        }
+    }
+    // A cursor that failed looks like one at its end.
+    rows.status().map_err(read_error(table))?;
+    Ok(found)
+}
