@@ -38,8 +38,7 @@ pub(crate) struct Policy {
 
 impl Policy {
     /// For calls that only look.
-    pub(crate) const READ: Policy =
-        Policy { wait_when_exhausted: true, only_reads: true, server_wait: Duration::ZERO };
+    pub(crate) const READ: Policy = Policy { wait_when_exhausted: true, only_reads: true, server_wait: Duration::ZERO };
     /// For calls that change something.
     pub(crate) const WRITE: Policy =
         Policy { wait_when_exhausted: true, only_reads: false, server_wait: Duration::ZERO };

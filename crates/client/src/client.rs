@@ -82,12 +82,7 @@ impl Client {
     /// Deletes a queue with its messages, and says how many there were. Errors: [`Error::NotFound`];
     /// [`Error::FailedPrecondition`] if it is to be empty, or unused, and is not; [`Error::Unknown`] if an
     /// answer was lost and the queue is gone now.
-    pub async fn delete_queue(
-        &self,
-        queue: impl Into<String>,
-        if_empty: bool,
-        if_unused: bool,
-    ) -> Result<u64, Error> {
+    pub async fn delete_queue(&self, queue: impl Into<String>, if_empty: bool, if_unused: bool) -> Result<u64, Error> {
         let message = v1::DeleteQueueRequest { namespace: String::new(), queue: queue.into(), if_empty, if_unused };
         let outcome = self.core.call(Policy::WRITE, |channel| {
             let request = message.clone();

@@ -7,7 +7,7 @@ use dwell_proto::v1;
 
 use crate::consumer::Link;
 use crate::error::Error;
-use crate::message::{milliseconds, since_epoch_ms};
+use crate::message::milliseconds;
 use crate::settle::{Settlement, UnarySettler};
 
 /// One message leased to this client, until it is acknowledged or returned, or its lease times out.
@@ -30,8 +30,8 @@ pub struct Delivery {
     pub ready_at_ms: i64,
     /// When the lease times out, unless extended.
     pub lease_deadline_ms: i64,
-    /// When this client took it from the network, in ms since the Unix epoch by this machine's clock.
-    pub received_at_ms: i64,
+    /// When this client took it from the network, by this machine's clock.
+    pub received_at: SystemTime,
     lease: HeldLease,
 }
 
@@ -54,15 +54,15 @@ impl Drop for HeldLease {
 impl Delivery {
     pub(crate) fn received(delivery: v1::Delivery, settler: UnarySettler) -> Delivery {
         let lease = lease_of(&delivery);
-        Delivery::new(delivery, since_epoch_ms(SystemTime::now()), HeldLease::Received { settler, lease })
+        Delivery::new(delivery, SystemTime::now(), HeldLease::Received { settler, lease })
     }
 
-    pub(crate) fn consumed(delivery: v1::Delivery, received_at_ms: i64, link: Arc<Link>) -> Delivery {
+    pub(crate) fn consumed(delivery: v1::Delivery, received_at: SystemTime, link: Arc<Link>) -> Delivery {
         let lease = lease_of(&delivery);
-        Delivery::new(delivery, received_at_ms, HeldLease::Consumed { link, lease })
+        Delivery::new(delivery, received_at, HeldLease::Consumed { link, lease })
     }
 
-    fn new(delivery: v1::Delivery, received_at_ms: i64, lease: HeldLease) -> Delivery {
+    fn new(delivery: v1::Delivery, received_at: SystemTime, lease: HeldLease) -> Delivery {
         Delivery {
             handle: delivery.handle.unwrap_or_default(),
             token: delivery.token,
@@ -71,7 +71,7 @@ impl Delivery {
             published_at_ms: delivery.published_at_ms,
             ready_at_ms: delivery.ready_at_ms,
             lease_deadline_ms: delivery.lease_deadline_ms,
-            received_at_ms,
+            received_at,
             lease,
         }
     }

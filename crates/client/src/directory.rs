@@ -50,7 +50,7 @@ impl Directory {
         let count = state.addresses.len();
         for step in 0..count {
             let position = (state.next + step) % count;
-            if !state.failed_at.get(&state.addresses[position]).is_some_and(|at| at.elapsed() < SHUN) {
+            if state.failed_at.get(&state.addresses[position]).is_none_or(|at| at.elapsed() >= SHUN) {
                 state.next = position;
                 break;
             }

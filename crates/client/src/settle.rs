@@ -56,8 +56,7 @@ impl UnarySettler {
     async fn ack(&self, lease: v1::Lease) -> Outcome<Vec<v1::Lease>> {
         let queue = &self.queue;
         let outcome = self.core.call(Policy::WRITE, |channel| {
-            let request =
-                v1::AckRequest { namespace: String::new(), queue: queue.to_string(), leases: vec![lease] };
+            let request = v1::AckRequest { namespace: String::new(), queue: queue.to_string(), leases: vec![lease] };
             async move { messages(channel).ack(request).await }
         });
         outcome.await.map(|response| response.lost)
@@ -77,8 +76,7 @@ impl UnarySettler {
         let queue = &self.queue;
         let outcome = self.core.call(Policy::WRITE, |channel| {
             let queue = queue.to_string();
-            let request =
-                v1::ExtendRequest { namespace: String::new(), queue, leases: vec![lease], lease_timeout_ms };
+            let request = v1::ExtendRequest { namespace: String::new(), queue, leases: vec![lease], lease_timeout_ms };
             async move { messages(channel).extend(request).await }
         });
         outcome.await.map(|response| response.lost)

@@ -71,18 +71,27 @@ async fn after_a_broken_stream_it_attaches_with_what_it_holds_and_delivers_nothi
     drop(next(&mut consumer).await);
     session.fail(Status::unavailable("the leader is gone")).await;
 
-    let (session, attach) = node.consume_session().await;
+    let (mut session, attach) = node.consume_session().await;
     assert_eq!(attach.consumer_id, "c");
     assert_eq!(attach.holding, [lease(1, 1), lease(3, 3), lease(4, 4)], "the dropped one may be sent again");
     attached(&session, vec![lease(4, 4)]).await;
     // 3 is sent again though it is held; 2 is sent again; 1 timed out and comes anew.
     deliver(&session, vec![delivery(3, 3), delivery(2, 2), delivery(1, 9)]).await;
-    let mut sequences = Vec::new();
+    // Once this is answered, all before it has arrived.
+    let answering = async {
+        match session.request().await.request {
+            Some(Request::Extend(extend)) => settled(&session, extend.request_id, extend.leases).await,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (extended, ()) = tokio::join!(taken.extend(Duration::ZERO), answering);
+    assert!(matches!(extended, Err(Error::LeaseLost)));
+    let mut deliveries = Vec::new();
     for _ in 0..3 {
-        let delivery = next(&mut consumer).await;
-        sequences.push((delivery.handle.sequence, delivery.token));
+        deliveries.push(next(&mut consumer).await);
     }
-    assert_eq!(sequences, [(3, 3), (2, 2), (1, 9)]);
+    let leases: Vec<_> = deliveries.iter().map(|delivery| (delivery.handle.sequence, delivery.token)).collect();
+    assert_eq!(leases, [(3, 3), (2, 2), (1, 9)]);
     assert!(consumer.next().now_or_never().is_none(), "4 is lost, and nothing else is there");
 }
 

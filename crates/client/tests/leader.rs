@@ -5,7 +5,7 @@ mod fake;
 use std::time::{Duration, Instant};
 
 use dwell_client::{Client, ClientOptions, Consistency, Error, PublishMessage, PublisherOptions, QueueSettings};
-use fake::{FakeNode, cluster_status};
+use fake::{FakeNode, cluster_status, dead_address};
 
 async fn declare(client: &Client, queue: &str) -> Result<bool, Error> {
     client.declare_queue(queue, QueueSettings::default()).await
@@ -86,9 +86,7 @@ async fn when_the_leader_dies_another_node_is_asked() {
 #[tokio::test]
 async fn after_the_deadline_the_error_says_whether_anything_was_sent() {
     let options = ClientOptions::default().retry_deadline(Duration::from_millis(200));
-    let mut dead = FakeNode::start().await;
-    dead.kill();
-    let client = Client::connect_with([&dead.address], options.clone()).unwrap();
+    let client = Client::connect_with([dead_address()], options.clone()).unwrap();
     assert!(matches!(declare(&client, "q").await, Err(Error::Unavailable { .. })));
 
     let node = FakeNode::start().await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dwell_client::{Client, ClientOptions, Confirm, Error, PublishMessage, Publisher, PublisherOptions};
 use dwell_proto::v1;
 use dwell_proto::v1::publish_stream_response::Outcome;
-use fake::{FakeNode, PublishSession};
+use fake::{FakeNode, PublishSession, dead_address};
 use futures::FutureExt;
 use futures::future::join_all;
 use tonic::{Code, Status};
@@ -252,9 +252,7 @@ async fn a_status_that_ends_the_stream_for_one_request_fails_that_request_only()
 #[tokio::test]
 async fn a_message_that_was_never_sent_is_told_from_one_that_was() {
     let options = ClientOptions::default().retry_deadline(Duration::from_millis(300));
-    let mut dead = FakeNode::start().await;
-    dead.kill();
-    let client = Client::connect_with([&dead.address], options.clone()).unwrap();
+    let client = Client::connect_with([dead_address()], options.clone()).unwrap();
     let answer = client.publish_one(PublishMessage::new("q", "body")).await;
     assert!(matches!(answer, Err(Error::Unavailable { .. })), "{answer:?}");
 

@@ -68,7 +68,7 @@ async fn serve(mut node: FakeNode, stored: std::sync::Arc<parking_lot::Mutex<Sto
             if fate == 1 {
                 let code = Code::ResourceExhausted.into();
                 let outcome = Some(Outcome::Refused(v1::Failure { code, message: "too much in flight".into() }));
-                session.respond(v1::PublishStreamResponse { request_id: request.request_id, outcome }).await;
+                session.try_respond(v1::PublishStreamResponse { request_id: request.request_id, outcome }).await;
                 // Nothing behind it may be stored, as the sequence forbids it.
                 continue;
             }
@@ -77,7 +77,10 @@ async fn serve(mut node: FakeNode, stored: std::sync::Arc<parking_lot::Mutex<Sto
                 session.fail(Status::unavailable("after it was stored")).await;
                 break;
             }
-            session.respond(v1::PublishStreamResponse { request_id: request.request_id, outcome: Some(outcome) }).await;
+            let response = v1::PublishStreamResponse { request_id: request.request_id, outcome: Some(outcome) };
+            if !session.try_respond(response).await {
+                break;
+            }
         }
     }
 }
@@ -121,7 +124,7 @@ async fn run(seed: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_breaks_every_message_is_stored_once_and_in_order() {
-    for seed in 0..12 {
+    for seed in 0..6 {
         run(seed).await;
     }
 }

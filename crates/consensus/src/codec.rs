@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use openraft::EntryPayload;
-use prost::Message as _;
 
 use crate::types::{Entry, LogId, NodeAddress, Proposal, SnapshotMeta, StoredMembership, Vote};
 

@@ -134,7 +134,7 @@ impl Group {
         let reader = options.state.reader();
         let log_store = LogStore::open(options.log, options.group_id)?;
         let state_machine = StateMachine::open(options.state, observer, registry)?;
-        let config = raft_config(&options.raft).validate().map_err(|error| GroupError::Options(error.to_string()))?;
+        let config = raft_config(&options.raft).map_err(|error| GroupError::Options(error.to_string()))?;
         let raft = Raft::new(options.node_id, Arc::new(config), options.network, log_store, state_machine)
             .await
             .map_err(|error| GroupError::Raft(error.to_string()))?;
@@ -172,7 +172,7 @@ impl Group {
             term: metrics.current_term,
             leader_id: metrics.current_leader,
             last_log_index: metrics.last_log_index.unwrap_or(0),
-            committed_index: index(metrics.committed),
+            committed_index: index(metrics.local_committed),
             applied_index: index(metrics.last_applied),
             snapshot_index: index(metrics.snapshot),
             purged_index: index(metrics.purged),

@@ -47,3 +47,9 @@ pub(crate) fn watch(raft: &Raft) -> watch::Receiver<Leadership> {
     });
     receiver
 }
+
+/// Waits until this node does not lead.
+pub async fn lost(leadership: &mut watch::Receiver<Leadership>) {
+    // An error means that the group has stopped, and leads nothing.
+    let _ = leadership.wait_for(|leadership| !leadership.is_local).await;
+}

@@ -1,8 +1,13 @@
 //! Raft for Dwell: openraft over the stores and over tonic, proposals, and the leader's timer service.
 
+pub mod clock;
 pub mod codec;
+pub mod group;
+pub mod leadership;
 pub mod log_store;
 pub mod options;
 pub mod peer;
+pub mod proposer;
 pub mod state_machine;
+mod timer;
 pub mod types;

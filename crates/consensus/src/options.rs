@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use openraft::{Config, SnapshotPolicy};
+use openraft::{Config, ConfigError, SnapshotPolicy};
 
 /// What an operator may tune of a Raft group. All nodes of a group should have the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,8 +47,8 @@ impl Default for RaftOptions {
 /// that a few in flight need little memory.
 const SNAPSHOT_CHUNK_BYTES: u64 = 1024 * 1024;
 
-/// openraft's configuration of a group. `Config::validate` tells whether the timeouts contradict each other.
-pub fn raft_config(options: &RaftOptions) -> Config {
+/// openraft's configuration of a group. Refuses timeouts that contradict each other.
+pub fn raft_config(options: &RaftOptions) -> Result<Config, ConfigError> {
     Config {
         cluster_name: "dwell".to_owned(),
         heartbeat_interval: millis(options.heartbeat_interval),
@@ -78,6 +78,7 @@ pub fn raft_config(options: &RaftOptions) -> Config {
         api_channel_size: Some(4_096),
         ..Config::default()
     }
+    .validate()
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -90,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_a_valid_configuration() {
-        let config = raft_config(&RaftOptions::default()).validate().unwrap();
+        let config = raft_config(&RaftOptions::default()).unwrap();
         assert_eq!(config.enable_leader_restore, Some(false));
         assert_eq!(config.enable_pre_vote, Some(true));
         assert_eq!(config.snapshot_policy, SnapshotPolicy::LogsSinceLast(50_000));
@@ -105,6 +106,6 @@ mod tests {
     #[test]
     fn an_election_timeout_below_the_heartbeat_is_refused() {
         let options = RaftOptions { heartbeat_interval: Duration::from_millis(300), ..RaftOptions::default() };
-        assert!(raft_config(&options).validate().is_err());
+        assert!(raft_config(&options).is_err());
     }
 }

@@ -80,11 +80,7 @@ struct Outcome {
 
 impl StateMachine {
     /// Opens the machine on what the store holds. The observer hears of the first pulse that it wants.
-    pub fn open(
-        store: StateStore,
-        observer: Arc<dyn ApplyObserver>,
-        registry: &Registry,
-    ) -> io::Result<StateMachine> {
+    pub fn open(store: StateStore, observer: Arc<dyn ApplyObserver>, registry: &Registry) -> io::Result<StateMachine> {
         let metrics = StateMachineMetrics::register(registry).map_err(io::Error::other)?;
         store.resources().register_metrics(registry).map_err(io::Error::other)?;
         let SnapshotMeta { last_log_id, last_membership } = applied_meta(store.applied()?)?;
@@ -93,14 +89,7 @@ impl StateMachine {
             metrics.set_snapshot_bytes(snapshot.length());
         }
         observer.replaced(machine.next_wake_ms());
-        Ok(StateMachine {
-            store,
-            machine,
-            last_applied: last_log_id,
-            membership: last_membership,
-            observer,
-            metrics,
-        })
+        Ok(StateMachine { store, machine, last_applied: last_log_id, membership: last_membership, observer, metrics })
     }
 
     /// The machine, as of the last applied entry.

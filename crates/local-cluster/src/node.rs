@@ -176,13 +176,17 @@ impl LocalNode {
         self.reap(STOP_TIMEOUT).await
     }
 
-    /// Asks the process to end, and waits until it has.
+    /// Asks the process to end, and waits until it has. One that has ended already is no error.
     pub async fn stop(&self) -> Result<(), LocalClusterError> {
         // A stopped process would not see the request.
         if self.is_paused() {
             self.resume()?;
         }
-        self.signal(Signal::TERM)?;
+        match self.signal(Signal::TERM) {
+            // It was told to end by somebody else, a Ctrl-C in the terminal that it shares for instance.
+            Err(LocalClusterError::NotRunning(_)) if self.process.lock().is_some() => {}
+            sent => sent?,
+        }
         self.reap(STOP_TIMEOUT).await
     }
 
@@ -356,6 +360,17 @@ mod tests {
         until(|| !node.is_running()).await;
         let error = node.check_alive().unwrap_err();
         assert!(error.to_string().contains("the disk is full"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_ended_before_it_was_stopped_is_stopped() {
+        let directory = tempfile::tempdir().unwrap();
+        let node = node_running(directory.path(), "exit 0");
+        node.start().unwrap();
+        until(|| !node.is_running()).await;
+        node.stop().await.unwrap();
+        node.check_alive().unwrap();
+        assert!(matches!(node.stop().await, Err(LocalClusterError::NotRunning(1))));
     }
 
     #[tokio::test]

@@ -8,10 +8,13 @@ use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestCaseError};
 use workload::{Client, Clock, START_MS, Step};
 
-fn config() -> ProptestConfig {
+/// One `share`th of the usual number of cases.
+fn config(share: u32) -> ProptestConfig {
+    let usual = ProptestConfig::default();
     ProptestConfig {
+        cases: usual.cases.div_ceil(share),
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
-        ..ProptestConfig::default()
+        ..usual
     }
 }
 
@@ -89,29 +92,51 @@ fn lead(steps: &[Step]) -> Result<Leader, TestCaseError> {
     Ok(leader)
 }
 
+/// Replays a leader's log on a follower that restarts before some of the entries.
+fn replay(steps: &[Step], restarts: &[bool]) -> Result<(), TestCaseError> {
+    let leader = lead(steps)?;
+    let mut follower = Replica::new()?;
+    for (position, (entry, led)) in leader.log.iter().enumerate() {
+        if restarts[position % restarts.len()] {
+            follower.restart()?;
+        }
+        let followed = follower.apply(entry.clone())?;
+        prop_assert_eq!(&followed.replies, &led.replies, "replies of entry {}", position);
+        prop_assert_eq!(&followed.effects, &led.effects, "effects of entry {}", position);
+        prop_assert_eq!(&followed.released_due_ms, &led.released_due_ms, "releases of entry {}", position);
+    }
+    let rows = |replica: &Replica| -> Vec<_> {
+        replica.store.rows().map(|(table, key, value)| (table, key.clone(), value.clone())).collect()
+    };
+    prop_assert_eq!(rows(&follower), rows(&leader.replica));
+    Ok(())
+}
+
+fn restarts() -> impl Strategy<Value = Vec<bool>> {
+    prop::collection::vec(prop::bool::weighted(0.3), 70)
+}
+
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(8))]
+
+    #[test]
+    fn a_replica_that_restarts_amid_a_flood_ends_with_the_same_rows(
+        steps in workload::floods(),
+        restarts in restarts(),
+    ) {
+        replay(&steps, &restarts)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(config(1))]
 
     #[test]
     fn a_replica_that_restarts_at_any_points_ends_with_the_same_rows(
         steps in workload::steps(),
-        restarts in prop::collection::vec(prop::bool::weighted(0.3), 70),
+        restarts in restarts(),
     ) {
-        let leader = lead(&steps)?;
-        let mut follower = Replica::new()?;
-        for (position, (entry, led)) in leader.log.iter().enumerate() {
-            if restarts[position % restarts.len()] {
-                follower.restart()?;
-            }
-            let followed = follower.apply(entry.clone())?;
-            prop_assert_eq!(&followed.replies, &led.replies, "replies of entry {}", position);
-            prop_assert_eq!(&followed.effects, &led.effects, "effects of entry {}", position);
-            prop_assert_eq!(&followed.released_due_ms, &led.released_due_ms);
-        }
-        let rows = |replica: &Replica| -> Vec<_> {
-            replica.store.rows().map(|(table, key, value)| (table, key.clone(), value.clone())).collect()
-        };
-        prop_assert_eq!(rows(&follower), rows(&leader.replica));
+        replay(&steps, &restarts)?;
     }
 
     #[test]

@@ -15,7 +15,6 @@ use dwell_consensus::types::NodeAddress;
 use dwell_proto::{metadata, v1};
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::Status;
@@ -185,6 +184,8 @@ impl http_body::Body for EndingBody {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt;
+
     use super::*;
 
     fn request(path: &str) -> Request<Body> {

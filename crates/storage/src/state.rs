@@ -120,17 +120,18 @@ impl StateStore {
     /// writes are dropped. After a crash on the way, the old state is there, or the new one.
     pub fn install(&mut self, snapshot: &Snapshot) -> Result<(), StateError> {
         self.overlay.clear();
-        // First the snapshot, then the state: were the state newer than the newest snapshot, openraft could purge
-        // the log up to it on the next start, and would have nothing to send to a node that is further behind.
-        let snapshot = self.snapshots.keep(snapshot)?;
         let generation = self.generation + 1;
         let path = pointer::database_path(&self.directory, generation);
         durable::remove_directory(&path).map_err(StateError::io(&path))?;
         snapshot.link_into(&path)?;
         let database = Database::open(&path, &self.resources, false)?;
         if database.applied()?.unwrap_or_default() != snapshot.applied() {
+            database.condemn();
             return Err(StateError::SnapshotMismatch);
         }
+        // First the snapshot, then the state: were the state newer than the newest snapshot, openraft could purge
+        // the log up to it on the next start, and would have nothing to send to a node that is further behind.
+        self.snapshots.keep(snapshot)?;
         pointer::write(&self.directory, generation)?;
         self.switch_to(generation, Arc::new(database));
         Ok(())

@@ -156,8 +156,7 @@ impl Driver {
     /// One attempt: opens a stream, and waits for `Attached`.
     async fn attach(&mut self) -> Result<Stream, Failure> {
         let connection = self.core.connect_for_stream().await;
-        let connection =
-            connection.map_err(|reason| Failure::Transient { sent: false, reason, hint: None })?;
+        let connection = connection.map_err(|reason| Failure::Transient { sent: false, reason, hint: None })?;
         let patience = self.core.options.attempt_timeout;
         match tokio::time::timeout(patience, self.attach_to(connection.clone())).await {
             Ok(Ok(stream)) => Ok(stream),

@@ -35,7 +35,7 @@ pub(crate) struct Link {
 #[derive(Debug, Default)]
 struct State {
     /// Arrived and not taken by the caller yet. At most as many as the credit, but for [`State::drop_stale`].
-    waiting: VecDeque<(v1::Delivery, i64)>,
+    waiting: VecDeque<(v1::Delivery, SystemTime)>,
     /// The token of each lease that is in `waiting`, or in a [`Delivery`] that is alive and unsettled.
     held: HashMap<u64, u64>,
     ended: bool,
@@ -51,7 +51,7 @@ impl Link {
 
     /// Takes deliveries in, once each.
     pub(super) fn deliver(&self, deliveries: Vec<v1::Delivery>) {
-        let received_at_ms = since_epoch_ms(SystemTime::now());
+        let received_at = SystemTime::now();
         let mut state = self.state.lock();
         for delivery in deliveries {
             let lease = lease_of(&delivery);
@@ -61,8 +61,8 @@ impl Link {
                 Some(_) => state.waiting.retain(|(waiting, _)| lease_of(waiting).sequence != lease.sequence),
                 None => {}
             }
-            state.waiting.push_back((delivery, received_at_ms));
-            state.drop_stale(self.credit, received_at_ms);
+            state.waiting.push_back((delivery, received_at));
+            state.drop_stale(self.credit, since_epoch_ms(received_at));
         }
         drop(state);
         self.reader.wake();
@@ -71,8 +71,7 @@ impl Link {
     /// The leases to name when attaching again.
     pub(super) fn holding(&self) -> Vec<v1::Lease> {
         let state = self.state.lock();
-        let mut leases: Vec<_> =
-            state.held.iter().map(|(&sequence, &token)| v1::Lease { sequence, token }).collect();
+        let mut leases: Vec<_> = state.held.iter().map(|(&sequence, &token)| v1::Lease { sequence, token }).collect();
         leases.sort_unstable_by_key(|lease| lease.sequence);
         leases
     }
@@ -109,8 +108,8 @@ impl Link {
     pub(super) fn poll_next(self: &Arc<Link>, context: &mut Context<'_>) -> Poll<Option<Result<Delivery, Error>>> {
         self.reader.register(context.waker());
         let mut state = self.state.lock();
-        if let Some((delivery, received_at_ms)) = state.waiting.pop_front() {
-            return Poll::Ready(Some(Ok(Delivery::consumed(delivery, received_at_ms, self.clone()))));
+        if let Some((delivery, received_at)) = state.waiting.pop_front() {
+            return Poll::Ready(Some(Ok(Delivery::consumed(delivery, received_at, self.clone()))));
         }
         match (state.ended, state.end.take()) {
             (true, error) => Poll::Ready(error.map(Err)),

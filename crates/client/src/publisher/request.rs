@@ -7,6 +7,9 @@ use tokio::time::Instant;
 use crate::error::Error;
 use crate::message::PublishResult;
 
+/// Where a submission's confirm waits for its answer.
+pub(super) type Answer = oneshot::Sender<Result<Vec<PublishResult>, Error>>;
+
 /// The places that a submission takes until its waiter is answered.
 #[derive(Debug)]
 pub(super) struct Room {
@@ -21,16 +24,11 @@ pub(super) struct Waiter {
     messages: usize,
     deadline: Instant,
     /// None once it is answered.
-    answer: Option<(oneshot::Sender<Result<Vec<PublishResult>, Error>>, Room)>,
+    answer: Option<(Answer, Room)>,
 }
 
 impl Waiter {
-    pub(super) fn new(
-        messages: usize,
-        deadline: Instant,
-        answer: oneshot::Sender<Result<Vec<PublishResult>, Error>>,
-        room: Room,
-    ) -> Waiter {
+    pub(super) fn new(messages: usize, deadline: Instant, answer: Answer, room: Room) -> Waiter {
         Waiter { messages, deadline, answer: Some((answer, room)) }
     }
 

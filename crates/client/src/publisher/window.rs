@@ -184,7 +184,8 @@ impl Window {
             entry.request.expire_sent(now, sent);
         }
         self.returned.retain_mut(|request| request.expire_unsent(now, unsent));
-        let forgotten = !self.unconfirmed.is_empty() && self.unconfirmed.iter().all(|entry| entry.request.is_abandoned());
+        let forgotten =
+            !self.unconfirmed.is_empty() && self.unconfirmed.iter().all(|entry| entry.request.is_abandoned());
         if forgotten {
             // Their numbers may be used or not: only a new producer can go on.
             self.unconfirmed.clear();

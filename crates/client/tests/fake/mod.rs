@@ -30,11 +30,17 @@ impl<Q, R> Session<Q, R> {
     }
 
     pub async fn respond(&self, response: R) {
-        self.responses.send(Ok(response)).await.expect("a client that reads");
+        assert!(self.try_respond(response).await, "a client that reads");
     }
 
+    /// False if the client has left the stream.
+    pub async fn try_respond(&self, response: R) -> bool {
+        self.responses.send(Ok(response)).await.is_ok()
+    }
+
+    /// Ends the stream, if the client has not left it already.
     pub async fn fail(self, status: Status) {
-        self.responses.send(Err(status)).await.expect("a client that reads");
+        let _ = self.responses.send(Err(status)).await;
     }
 }
 
@@ -271,6 +277,12 @@ impl Cluster for Service {
             None => Err(Status::unimplemented("not scripted")),
         }
     }
+}
+
+/// An address where nobody listens.
+pub fn dead_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
 }
 
 /// A delivery of queue `q`.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dwell_storage::log::{Log, LogEntry, LogError};
 use futures::{Stream, TryStreamExt, stream};
-use openraft::storage::{EntriesStreamResult, IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::OptionalSend;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -158,7 +158,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     async fn entries_stream<RB>(
         &mut self,
         range: RB,
-    ) -> impl Stream<Item = EntriesStreamResult<TypeConfig>> + OptionalSend
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dwell_proto::peer as wire;
+use dwell_proto::peer::append_request::Part;
 use futures::{Stream, StreamExt, stream};
 use openraft::base::BoxStream;
 use openraft::errors::RPCError;
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use tonic::{Status, Streaming};
+use tonic::{Response, Status, Streaming};
 
 use super::convert::{append_entries_to_wire, append_result_from_wire};
 use super::network::{nonsense, unreachable};
@@ -38,32 +39,38 @@ type AppendAnswer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>
 
 /// Sends what comes from `input`, and returns the follower's answers in the same order.
 pub(super) async fn stream_append<'s, S>(
-    client: &'s PeerClient,
+    client: &'s mut PeerClient,
     input: S,
 ) -> Result<AppendAnswers<'s>, RPCError<TypeConfig>>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 {
-    let link = client.link()?;
+    // openraft's own backoff delays requests; a stream that does not open asks for none.
+    client.retry.wait().await;
     let window = Arc::new(AppendWindow::new());
-    let begin = wire::append_request::Part::Begin(client.route);
-    let entries = requests(input, window.clone(), link.clone());
-    let parts = stream::iter([begin]).chain(entries).map(|part| wire::AppendRequest { part: Some(part) });
-
-    let mut calls = link.calls();
-    let answers = match tokio::time::timeout(OPEN_TIMEOUT, calls.append(parts)).await {
-        Ok(Ok(response)) => response.into_inner(),
-        Ok(Err(status)) => return Err(unreachable(link, &status).into()),
-        Err(_) => return Err(unreachable(link, &Status::deadline_exceeded("append stream not opened in time")).into()),
-    };
-    Ok(Box::pin(stream::unfold(Some(Answers { answers, window, link }), next_answer)))
+    let link = client.link()?.clone();
+    let opened = open(&link, client.route, requests(input, window.clone(), link.clone())).await;
+    client.retry.note(opened.is_ok());
+    match opened {
+        Ok(answers) => Ok(Box::pin(stream::unfold(Some(Answers { answers, window, link }), next_answer))),
+        Err(status) => Err(unreachable(&link, &status).into()),
+    }
 }
 
-fn requests<S>(
-    input: S,
-    window: Arc<AppendWindow>,
-    link: PeerLink,
-) -> impl Stream<Item = wire::append_request::Part> + Send + 'static
+async fn open(
+    link: &PeerLink,
+    route: wire::Route,
+    entries: impl Stream<Item = Part> + Send + 'static,
+) -> Result<Streaming<wire::AppendResponse>, Status> {
+    let parts = stream::iter([Part::Begin(route)]).chain(entries).chain(stream::iter([Part::End(wire::AppendEnd {})]));
+    let messages = parts.map(|part| wire::AppendRequest { part: Some(part) });
+    match tokio::time::timeout(OPEN_TIMEOUT, link.calls().append(messages)).await {
+        Ok(opened) => opened.map(Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded("the stream was not opened in time")),
+    }
+}
+
+fn requests<S>(input: S, window: Arc<AppendWindow>, link: PeerLink) -> impl Stream<Item = Part> + Send + 'static
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static,
 {
@@ -74,18 +81,18 @@ where
             let bytes: usize = message.entries.iter().map(Bytes::len).sum();
             link.append_bytes.inc_by(bytes as u64);
             // The window closes only with the stream.
-            window.enter(bytes).await.then_some(wire::append_request::Part::Entries(message))
+            window.enter(bytes).await.then_some(Part::Entries(message))
         }
     })
 }
 
-struct Answers<'s> {
+struct Answers {
     answers: Streaming<wire::AppendResponse>,
     window: Arc<AppendWindow>,
-    link: &'s PeerLink,
+    link: PeerLink,
 }
 
-async fn next_answer(state: Option<Answers<'_>>) -> Option<(AppendAnswer, Option<Answers<'_>>)> {
+async fn next_answer(state: Option<Answers>) -> Option<(AppendAnswer, Option<Answers>)> {
     let mut state = state?;
     match state.answers.message().await {
         Ok(None) => None,
@@ -97,7 +104,7 @@ async fn next_answer(state: Option<Answers<'_>>) -> Option<(AppendAnswer, Option
                 Err(error) => Some((Err(nonsense(error).into()), None)),
             }
         }
-        Err(status) => Some((Err(unreachable(state.link, &status).into()), None)),
+        Err(status) => Some((Err(unreachable(&state.link, &status).into()), None)),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dwell_proto::peer as wire;
+use dwell_proto::peer::append_request::Part;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use openraft::raft::AppendEntriesRequest;
@@ -38,17 +39,16 @@ struct Incoming {
 }
 
 async fn next_request(mut incoming: Incoming) -> Option<(AppendEntriesRequest<TypeConfig>, Incoming)> {
-    let message = match incoming.messages.message().await {
-        Ok(Some(message)) => message,
+    // An error is a broken connection; a silent end is a stream that was dropped. Nobody is there to be answered,
+    // and the watch looks after the rest.
+    let message = incoming.messages.message().await.ok()??;
+    incoming.watch.group.succession.heard();
+    match request(message, incoming.watch.group.node) {
+        Ok(Some(request)) => Some((request, incoming)),
         Ok(None) => {
             incoming.watch.ended = true;
-            return None;
+            None
         }
-        // The connection broke: nobody is there to be answered, and the watch looks after the rest.
-        Err(_) => return None,
-    };
-    match request(message, incoming.watch.group.node) {
-        Ok(request) => Some((request, incoming)),
         Err(refusal) => {
             tracing::warn!(from = incoming.watch.from, %refusal, "append request refused");
             incoming.watch.ended = true;
@@ -58,10 +58,12 @@ async fn next_request(mut incoming: Incoming) -> Option<(AppendEntriesRequest<Ty
     }
 }
 
-fn request(message: wire::AppendRequest, node: NodeId) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
+/// None: the stream's orderly end.
+fn request(message: wire::AppendRequest, node: NodeId) -> Result<Option<AppendEntriesRequest<TypeConfig>>, Status> {
     match message.part {
-        Some(wire::append_request::Part::Entries(entries)) => Ok(append_entries_from_wire(entries, node)?),
-        Some(wire::append_request::Part::Begin(_)) => Err(Status::invalid_argument("`begin` comes only once")),
+        Some(Part::Entries(entries)) => Ok(Some(append_entries_from_wire(entries, node)?)),
+        Some(Part::End(_)) => Ok(None),
+        Some(Part::Begin(_)) => Err(Status::invalid_argument("`begin` comes only once")),
         None => Err(Status::invalid_argument("`part` is missing")),
     }
 }

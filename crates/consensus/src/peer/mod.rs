@@ -16,6 +16,7 @@ mod metrics;
 mod network;
 mod probe;
 mod receive;
+mod retry;
 mod serve;
 mod service;
 mod ship;

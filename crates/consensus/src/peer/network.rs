@@ -21,14 +21,10 @@ use super::append::{AppendAnswers, stream_append};
 use super::convert::{
     WireError, transfer_request_to_wire, transfer_response_from_wire, vote_request_to_wire, vote_response_from_wire,
 };
+use super::retry::{self, Retry};
 use super::ship::ship_snapshot;
 use super::{LinkError, PeerLink, PeerLinks};
 use crate::types::{GroupId, NodeAddress, NodeId, TypeConfig, Vote};
-
-/// A follower that was restarted accepts connections again within milliseconds: the leader tries soon, and
-/// does not wait long between tries, because one refused connection costs next to nothing.
-const BACKOFF_FIRST: Duration = Duration::from_millis(20);
-const BACKOFF_MAX: Duration = Duration::from_millis(200);
 
 /// Makes the clients through which one group on this node reaches its other members.
 #[derive(Debug, Clone)]
@@ -50,7 +46,7 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
 
     async fn new_client(&mut self, target: NodeId, node: &NodeAddress) -> PeerClient {
         let route = wire::Route { group_id: self.group, from_node_id: self.node, to_node_id: target };
-        PeerClient { link: self.links.link(&node.peer), route }
+        PeerClient { link: self.links.link(&node.peer), route, retry: Retry::default() }
     }
 }
 
@@ -59,6 +55,7 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
 pub struct PeerClient {
     link: Result<PeerLink, LinkError>,
     pub(super) route: wire::Route,
+    pub(super) retry: Retry,
 }
 
 impl PeerClient {
@@ -177,7 +174,6 @@ impl NetTransferLeader<TypeConfig> for PeerClient {
 
 impl NetBackoff<TypeConfig> for PeerClient {
     fn backoff(&self) -> Option<Backoff> {
-        let delays = std::iter::successors(Some(BACKOFF_FIRST), |delay| Some((*delay * 2).min(BACKOFF_MAX)));
-        Some(Backoff::new(delays))
+        Some(Backoff::new(retry::delays()))
     }
 }

@@ -5,20 +5,26 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
 
-/// A process on the same network answers within a millisecond, and so does the system of one that is dead.
+/// A process on the same network accepts within a millisecond, and the system of one that is dead refuses as
+/// fast.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// An HTTP/2 server speaks first. One that accepts and says nothing is at least not gone.
-const GREETING_TIMEOUT: Duration = Duration::from_millis(100);
+/// A process that is about to end may close some connections a moment before its listener, and accept new ones
+/// meanwhile. So the probe's own connection is kept for so long: when it breaks, the process is looked at again.
+const WATCH: Duration = Duration::from_millis(500);
 
-/// While a process dies, its connections may close a moment before its listener does: then a new connection
-/// is accepted by the system, and reset. Only when this repeats is it the answer; a proxy before a process
-/// that is dead answers so for good.
-const ATTEMPTS: u32 = 5;
+/// Most visits to a process that ends every one of them before it says a word, as the system does for a process
+/// that dies while it is visited, and a proxy for one that is dead for good.
+const SILENT_VISITS_MAX: u32 = 5;
+
+/// Most visits of any kind.
+const VISITS_MAX: u32 = 20;
+
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// What a fresh connection tells of a process.
+/// What fresh connections tell of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Its system is there, and it is not.
@@ -27,53 +33,56 @@ pub(super) enum Verdict {
     Unclear,
 }
 
-/// Connects to host:port.
+/// Connects to host:port, where an HTTP/2 server listens or did: such a server speaks first.
 pub(super) async fn probe(address: &str) -> Verdict {
-    for attempt in 0..ATTEMPTS {
-        if attempt > 0 {
-            tokio::time::sleep(PAUSE).await;
+    let mut silent = 0;
+    for _ in 0..VISITS_MAX {
+        match visit(address).await {
+            Visit::Refused => return Verdict::Dead,
+            Visit::Ended { spoken: false } if silent + 1 == SILENT_VISITS_MAX => return Verdict::Dead,
+            Visit::Ended { spoken: false } => silent += 1,
+            Visit::Ended { spoken: true } => silent = 0,
+            Visit::Stands => return Verdict::Unclear,
         }
-        match greeting(address).await {
-            Greeting::Refused => return Verdict::Dead,
-            Greeting::Closed => {}
-            Greeting::Spoken | Greeting::Nothing => return Verdict::Unclear,
-        }
+        tokio::time::sleep(PAUSE).await;
     }
-    Verdict::Dead
+    Verdict::Unclear
 }
 
-enum Greeting {
+enum Visit {
     /// Nobody listens.
     Refused,
-    /// Accepted and closed without a byte.
-    Closed,
-    /// A byte came.
-    Spoken,
-    /// No answer, or one that tells nothing of the process.
-    Nothing,
+    /// Accepted, and closed from there, after a word or without.
+    Ended { spoken: bool },
+    /// The connection stands, or its fate tells nothing of the process.
+    Stands,
 }
 
-async fn greeting(address: &str) -> Greeting {
-    let mut connection = match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+async fn visit(address: &str) -> Visit {
+    let connection = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return failed(&error),
-        Err(_) => return Greeting::Nothing,
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => return Visit::Refused,
+        Ok(Err(error)) if is_closed(&error) => return Visit::Ended { spoken: false },
+        Ok(Err(_)) | Err(_) => return Visit::Stands,
     };
-    let mut byte = [0];
-    match tokio::time::timeout(GREETING_TIMEOUT, connection.read(&mut byte)).await {
-        Ok(Ok(0)) => Greeting::Closed,
-        Ok(Ok(_)) => Greeting::Spoken,
-        Ok(Err(error)) => failed(&error),
-        Err(_) => Greeting::Nothing,
+    let mut spoken = false;
+    match timeout_at(Instant::now() + WATCH, listen(connection, &mut spoken)).await {
+        Ok(Ok(())) => Visit::Ended { spoken },
+        Ok(Err(error)) if is_closed(&error) => Visit::Ended { spoken },
+        Ok(Err(_)) | Err(_) => Visit::Stands,
     }
 }
 
-fn failed(error: &io::Error) -> Greeting {
-    match error.kind() {
-        ErrorKind::ConnectionRefused => Greeting::Refused,
-        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Greeting::Closed,
-        _ => Greeting::Nothing,
+async fn listen(mut connection: TcpStream, spoken: &mut bool) -> io::Result<()> {
+    let mut buffer = [0; 256];
+    while connection.read(&mut buffer).await? > 0 {
+        *spoken = true;
     }
+    Ok(())
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]
@@ -103,6 +112,29 @@ mod tests {
             let (mut connection, _) = listener.accept().await.unwrap();
             connection.write_all(b"settings").await.unwrap();
             connection.read_to_end(&mut Vec::new()).await
+        });
+        assert_eq!(probe(&address).await, Verdict::Unclear);
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_process_that_speaks_and_then_dies_is_dead() {
+        let (listener, address) = listener().await;
+        let server = tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            connection.write_all(b"settings").await.unwrap();
+        });
+        assert_eq!(probe(&address).await, Verdict::Dead);
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_process_that_always_speaks_and_hangs_up_is_not_dead() {
+        let (listener, address) = listener().await;
+        let server = tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                connection.write_all(b"settings").await.unwrap();
+            }
         });
         assert_eq!(probe(&address).await, Verdict::Unclear);
         server.abort();

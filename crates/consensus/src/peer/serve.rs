@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
@@ -14,12 +15,13 @@ use super::{Groups, PeerService};
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves the node's peers until `shutdown` is ready, and then until their calls have ended.
+/// Serves the node's peers, and `routes` besides: calls of clients that a peer passes on. Until `shutdown` is ready, and then until their calls have ended.
 ///
 /// Append streams end with their leader, so a caller that means to stop should not wait for this to return.
 pub async fn serve(
     listener: TcpListener,
     groups: Groups,
+    routes: Routes,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -28,7 +30,7 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .add_service(PeerService::new(groups).into_server())
+        .add_routes(routes.add_service(PeerService::new(groups).into_server()))
         .serve_with_incoming_shutdown(connections, shutdown)
         .await
 }

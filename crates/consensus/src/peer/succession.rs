@@ -1,8 +1,9 @@
 //! Replaces a leader whose process has died, at once.
 //!
 //! A process that is killed breaks its connections, and its system refuses new ones. A follower whose append
-//! stream breaks therefore looks: if the leader's address refuses, nobody is there to lead, and waiting for
-//! silence would only add to the outage. If it accepts, nothing is done: silence decides.
+//! stream breaks, or that hears nothing for a few heartbeats, therefore looks: if the leader's address refuses,
+//! nobody is there to lead, and waiting out the election timeout would only add to the outage. If it accepts,
+//! nothing is done: silence decides.
 //!
 //! Voters refuse to vote while their leader's lease lasts, except in a transfer of leadership. So the follower
 //! hands the leadership to itself, in the dead leader's name: openraft ends this node's lease, raises the term
@@ -23,6 +24,7 @@ use openraft::raft::TransferLeaderRequest;
 use parking_lot::Mutex;
 use prometheus::IntCounter;
 use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::probe::{Verdict, probe};
 use crate::types::{NodeId, Raft, Vote};
@@ -31,17 +33,29 @@ use crate::types::{NodeId, Raft, Vote};
 /// on a slow disk.
 const RANK_DELAY: Duration = Duration::from_millis(60);
 
-/// Watches over one group's leader.
+/// Heartbeats that are missed before the leader is looked at, its streams having ended in good order. Only a
+/// look: a leader that is merely slow loses nothing by it.
+const HEARTBEATS_MISSED: u32 = 3;
+
+/// Watches over one group's leader; cheap to clone.
 #[derive(Clone)]
 pub(super) struct Succession {
     raft: Raft,
     node: NodeId,
     dead_leaders: IntCounter,
-    /// The leader that is being looked into. Its streams all break together; one look is enough.
-    looking: Arc<Mutex<Option<Vote>>>,
+    watch: Arc<Mutex<Watch>>,
 }
 
-/// A leader whose stream broke, and where to look for it.
+struct Watch {
+    /// When a leader was last heard of.
+    heard: Instant,
+    /// Somebody waits for its silence.
+    waiting: bool,
+    /// The leader that is being looked at. Its streams all break together; one look is enough.
+    looking: Option<Vote>,
+}
+
+/// A leader that may be dead, and where to look for it.
 #[derive(Debug)]
 struct Suspect {
     vote: Vote,
@@ -52,48 +66,84 @@ struct Suspect {
 
 impl Succession {
     pub(super) fn new(raft: Raft, node: NodeId, dead_leaders: IntCounter) -> Self {
-        Self { raft, node, dead_leaders, looking: Arc::default() }
+        let watch = Watch { heard: Instant::now(), waiting: false, looking: None };
+        Self { raft, node, dead_leaders, watch: Arc::new(Mutex::new(watch)) }
     }
 
-    /// An append stream from `from` ended and its sender did not end it. Returns at once.
+    /// A leader said something. Returns at once.
+    pub(super) fn heard(&self) {
+        let mut watch = self.watch.lock();
+        watch.heard = Instant::now();
+        if !watch.waiting
+            && let Ok(runtime) = Handle::try_current()
+        {
+            watch.waiting = true;
+            runtime.spawn(self.clone().wait_for_silence());
+        }
+    }
+
+    /// An append stream from `from` ended, and not by its sender's wish. Returns at once.
     pub(super) fn stream_broke(&self, from: NodeId) {
         // Without a runtime this process is at its own end, and has nothing to succeed to.
         let Ok(runtime) = Handle::try_current() else { return };
-        let Some(suspect) = self.suspect(from) else { return };
-        let vote = suspect.vote;
-        if self.looking.lock().replace(vote) == Some(vote) {
-            return;
+        if let Some(suspect) = self.suspect().filter(|suspect| suspect.vote.leader_id.node_id == from) {
+            let succession = self.clone();
+            runtime.spawn(async move { succession.look(suspect).await });
         }
-        let succession = self.clone();
-        runtime.spawn(async move {
-            succession.look(suspect).await;
-            let mut looking = succession.looking.lock();
-            // Its successor may have died since, and be looked into.
-            if *looking == Some(vote) {
-                *looking = None;
-            }
-        });
     }
 
-    /// `from`, if it is the leader that this node follows and this node may succeed to it.
-    fn suspect(&self, from: NodeId) -> Option<Suspect> {
+    /// Looks at a leader that is silent, as long as this node follows one.
+    async fn wait_for_silence(self) {
+        let patience = Duration::from_millis(self.raft.config().heartbeat_interval) * HEARTBEATS_MISSED;
+        loop {
+            let heard = self.watch.lock().heard;
+            if heard.elapsed() < patience {
+                sleep_until(heard + patience).await;
+                continue;
+            }
+            let Some(suspect) = self.suspect() else {
+                // Started again when the next leader is heard of.
+                self.watch.lock().waiting = false;
+                return;
+            };
+            self.look(suspect).await;
+            sleep(patience).await;
+        }
+    }
+
+    /// The leader that this node follows, if it may succeed to it.
+    fn suspect(&self) -> Option<Suspect> {
         let metrics = self.raft.server_metrics().borrow_watched().clone();
         let vote = metrics.vote;
-        if !vote.committed || vote.leader_id.node_id != from || from == self.node {
+        let leader = vote.leader_id.node_id;
+        if !vote.committed || leader == self.node {
             return None;
         }
-        let rank = rank(metrics.membership_config.voter_ids(), from, self.node)?;
-        let address = metrics.membership_config.get_node(&from)?.peer.clone();
+        let rank = rank(metrics.membership_config.voter_ids(), leader, self.node)?;
+        let address = metrics.membership_config.get_node(&leader)?.peer.clone();
         Some(Suspect { vote, address, rank })
     }
 
     async fn look(&self, suspect: Suspect) {
-        if probe(&suspect.address).await != Verdict::Dead {
-            tracing::info!(?suspect, "the leader's connection broke, but it is not dead: waiting for silence");
+        let vote = suspect.vote;
+        if self.watch.lock().looking.replace(vote) == Some(vote) {
             return;
         }
+        if probe(&suspect.address).await == Verdict::Dead {
+            self.succeed(suspect).await;
+        } else {
+            tracing::info!(?suspect, "nothing is heard of the leader, but it is not dead");
+        }
+        let mut watch = self.watch.lock();
+        // Its successor may have died since, and be looked at.
+        if watch.looking == Some(vote) {
+            watch.looking = None;
+        }
+    }
+
+    async fn succeed(&self, suspect: Suspect) {
         self.dead_leaders.inc();
-        tokio::time::sleep(RANK_DELAY * suspect.rank).await;
+        sleep(RANK_DELAY * suspect.rank).await;
         tracing::info!(?suspect, "the leader is dead: taking over, unless another node has");
         // openraft compares the vote: if a candidate or a leader was seen meanwhile, nothing happens.
         let takeover = TransferLeaderRequest::new(suspect.vote, self.node, None);

@@ -13,7 +13,7 @@ use openraft::async_runtime::WatchReceiver;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
-use super::proxy::Proxy;
+use super::proxy::{Line, Proxy};
 use super::stores;
 
 /// Longest wait for anything; nothing that works takes a tenth of it.
@@ -95,8 +95,8 @@ impl TestCluster {
     }
 
     /// Lets the others reach `node` through a proxy. Before the cluster is formed.
-    pub async fn reach_through_proxy(&mut self, node: NodeId, delay: Duration) -> Proxy {
-        let proxy = Proxy::start(self.listen_addresses[&node].clone(), delay).await;
+    pub async fn reach_through_proxy(&mut self, node: NodeId, line: Line) -> Proxy {
+        let proxy = Proxy::start(self.listen_addresses[&node].clone(), line).await;
         self.members.get_mut(&node).unwrap().peer = proxy.address.clone();
         proxy
     }
@@ -126,11 +126,11 @@ impl TestCluster {
     pub async fn start(&mut self, node: NodeId) {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let directory = self.directory.path().join(node.to_string());
-        let mut config = raft_config(&self.options);
+        let mut config = raft_config(&self.options).unwrap();
         if let Some(max_payload_entries) = self.max_payload_entries {
             config.max_payload_entries = max_payload_entries;
         }
-        let config = Arc::new(config.validate().unwrap());
+        let config = Arc::new(config);
         let registry = prometheus::Registry::new();
         let metrics = PeerMetrics::new(&registry).unwrap();
         let groups = Groups::new(node, metrics.clone());
@@ -146,7 +146,7 @@ impl TestCluster {
         listener.set_nonblocking(true).unwrap();
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            serve(listener, groups, std::future::pending()).await.unwrap();
+            serve(listener, groups, tonic::service::Routes::default(), std::future::pending()).await.unwrap();
         });
         self.nodes.insert(node, TestNode { raft, registry, runtime: Some(runtime) });
     }

@@ -6,6 +6,7 @@ use dwell_consensus::options::RaftOptions;
 use futures::StreamExt;
 
 use super::cluster::{TestCluster, patient_options};
+use super::proxy::Line;
 use super::stores;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -31,9 +32,10 @@ async fn every_node_applies_what_was_written() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_do_not_wait_for_each_others_answers() {
     let mut cluster = TestCluster::new(3, patient_options()).with_one_entry_per_request();
+    let line = Line { delay: Duration::from_millis(10), ..Line::PERFECT };
     let mut proxies = Vec::new();
     for node in [2, 3] {
-        proxies.push(cluster.reach_through_proxy(node, Duration::from_millis(10)).await);
+        proxies.push(cluster.reach_through_proxy(node, line).await);
     }
     cluster.start_all().await;
     let leader = cluster.raft(1);
@@ -61,7 +63,7 @@ async fn an_entry_larger_than_a_usual_grpc_message_is_replicated() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_that_comes_back_is_fed_at_once_and_keeps_its_leader() {
     let mut cluster = TestCluster::new(3, patient_options());
-    let mut proxy = cluster.reach_through_proxy(3, Duration::ZERO).await;
+    let mut proxy = cluster.reach_through_proxy(3, Line::PERFECT).await;
     cluster.start_all().await;
     let leader = cluster.raft(1);
     leader.client_write(stores::queue()).await.unwrap();

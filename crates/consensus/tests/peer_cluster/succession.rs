@@ -6,6 +6,7 @@ use dwell_consensus::options::RaftOptions;
 use openraft::raft::TransferLeaderRequest;
 
 use super::cluster::{TestCluster, patient_options};
+use super::proxy::Line;
 use super::stores;
 
 /// Silence would take 5 s.
@@ -79,7 +80,7 @@ async fn of_five_nodes_two_leaders_in_a_row_are_replaced_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_second_in_line_succeeds_soon_if_the_first_ones_log_is_older() {
     let mut cluster = TestCluster::new(3, patient_options());
-    let mut proxy = cluster.reach_through_proxy(2, Duration::ZERO).await;
+    let mut proxy = cluster.reach_through_proxy(2, Line::PERFECT).await;
     cluster.start_all().await;
     let leader = cluster.raft(1);
     let written = leader.client_write(stores::queue()).await.unwrap();
@@ -105,6 +106,21 @@ async fn the_second_in_line_succeeds_soon_if_the_first_ones_log_is_older() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_ends_its_streams_before_it_dies_is_replaced_soon() {
+    let mut cluster = TestCluster::three(patient_options()).await;
+    let written = cluster.raft(1).client_write(stores::queue()).await.unwrap();
+    for node in [2, 3] {
+        cluster.wait(node, "the first entries are applied", |m| m.last_applied >= Some(written.log_id)).await;
+    }
+    // Raft closes its streams in good order: when the connections break, they carry none.
+    cluster.raft(1).shutdown().await.unwrap();
+    let killed = cluster.kill(1);
+    let new = cluster.wait_for_leader().await;
+    println!("streams ended: node {new} elected after {:?}", killed.elapsed());
+    assert!(killed.elapsed() < AT_ONCE, "took {:?}", killed.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn by_silence_alone_a_leader_is_replaced_within_the_timeouts() {
     let mut cluster = TestCluster::three(RaftOptions::default()).await;
     let written = cluster.raft(1).client_write(stores::queue()).await.unwrap();
@@ -119,4 +135,20 @@ async fn by_silence_alone_a_leader_is_replaced_within_the_timeouts() {
     println!("silence: node {new} elected after {:?}", stopped.elapsed());
     assert!(stopped.elapsed() < Duration::from_secs(3), "took {:?}", stopped.elapsed());
     drop(old);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_hands_over_when_it_is_asked_to() {
+    let cluster = TestCluster::three(patient_options()).await;
+    let written = cluster.raft(1).client_write(stores::queue()).await.unwrap();
+    cluster.wait(3, "the first entries are applied", |m| m.last_applied >= Some(written.log_id)).await;
+    let asked = Instant::now();
+    cluster.raft(1).trigger().transfer_leader(3).await.unwrap();
+    cluster.wait(3, "node 3 leads", |m| m.current_leader == Some(3)).await;
+    cluster.wait_for_writes(3).await;
+    println!("transfer: took writes after {:?}", asked.elapsed());
+    assert!(asked.elapsed() < AT_ONCE, "took {:?}", asked.elapsed());
+    for node in [1, 2, 3] {
+        assert_eq!(cluster.metric(node, "dwell_dead_leaders_total"), 0.0);
+    }
 }

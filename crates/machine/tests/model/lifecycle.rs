@@ -70,24 +70,39 @@ impl Reference {
         self.messages.insert(sequence, message);
         if ready_at_ms <= now_ms {
             self.become_ready(sequence);
-            self.dispatch_fresh(queue);
+            self.dispatch_returned(queue);
         }
         sequence
     }
 
     pub fn ack(&mut self, ack: &Ack) -> Reply {
-        self.settle(&ack.queue, &ack.leases, |this, queue, sequence| {
+        let settled = self.settle(&ack.queue, &ack.leases, |this, queue, sequence| {
             this.messages.remove(&sequence);
             this.queue(queue).totals.acknowledged += 1;
-        })
+        });
+        settled.map_or_else(
+            |refusal| refusal,
+            |(queue, reply)| {
+                self.dispatch(queue);
+                reply
+            },
+        )
     }
 
     pub fn nack(&mut self, nack: &Nack) -> Reply {
-        self.settle(&nack.queue, &nack.leases, |this, _, sequence| this.give_back(sequence, nack.delay_ms))
+        let settled =
+            self.settle(&nack.queue, &nack.leases, |this, _, sequence| this.give_back(sequence, nack.delay_ms));
+        settled.map_or_else(
+            |refusal| refusal,
+            |(queue, reply)| {
+                self.dispatch_returned(queue);
+                reply
+            },
+        )
     }
 
     pub fn extend(&mut self, extend: &Extend) -> Reply {
-        self.settle(&extend.queue, &extend.leases, |this, queue, sequence| {
+        let settled = self.settle(&extend.queue, &extend.leases, |this, queue, sequence| {
             let timeout_ms = match extend.lease_timeout_ms {
                 0 => this.queue(queue).settings.lease_timeout_ms,
                 timeout_ms => timeout_ms,
@@ -96,20 +111,22 @@ impl Reference {
             if let Place::Leased { deadline_ms, .. } = &mut this.message(sequence).place {
                 *deadline_ms = now_ms + timeout_ms;
             }
-        })
+        });
+        settled.map_or_else(|refusal| refusal, |(_, reply)| reply)
     }
 
     /// Does something to each lease that is held, and lists those that are not.
-    fn settle(&mut self, name: &str, leases: &[Lease], change: impl Fn(&mut Self, u64, u64)) -> Reply {
-        let queue = match self.find(name) {
-            Ok(id) => id,
-            Err(refusal) => return refusal,
-        };
+    fn settle(
+        &mut self,
+        name: &str,
+        leases: &[Lease],
+        change: impl Fn(&mut Self, u64, u64),
+    ) -> Result<(u64, Reply), Reply> {
+        let queue = self.find(name)?;
         let mut lost = Vec::new();
         for lease in leases {
             let held = self.messages.get(&lease.sequence).is_some_and(|message| {
-                message.queue == queue
-                    && matches!(message.place, Place::Leased { token, .. } if token == lease.token)
+                message.queue == queue && matches!(message.place, Place::Leased { token, .. } if token == lease.token)
             });
             if held {
                 change(self, queue, lease.sequence);
@@ -117,12 +134,7 @@ impl Reference {
                 lost.push(*lease);
             }
         }
-        if self.fresh.iter().any(|sequence| self.messages.get(sequence).is_some_and(|message| message.queue == queue)) {
-            self.dispatch_fresh(queue);
-        } else {
-            self.dispatch(queue);
-        }
-        Reply::Settled { lost }
+        Ok((queue, Reply::Settled { lost }))
     }
 
     /// Ends a lease without an acknowledgement.
@@ -136,7 +148,7 @@ impl Reference {
         if delivery_limit > 0 && delivery_count > delivery_limit {
             self.queue(queue).totals.exhausted += 1;
             self.messages.remove(&sequence);
-        } else if delay_ms > 0 {
+        } else if delay_ms > 0 && !self.is_over(sequence) {
             let message = self.message(sequence);
             message.ready_at_ms = now_ms + delay_ms;
             message.place = Place::Scheduled;
@@ -147,8 +159,7 @@ impl Reference {
 
     /// Makes a message ready, unless its time is over.
     fn become_ready(&mut self, sequence: u64) {
-        let expires_at_ms = self.messages[&sequence].record.expires_at_ms;
-        if expires_at_ms != 0 && expires_at_ms <= self.now_ms {
+        if self.is_over(sequence) {
             self.expire(sequence);
         } else {
             self.message(sequence).place = Place::Ready;
@@ -156,7 +167,13 @@ impl Reference {
         }
     }
 
-    fn expire(&mut self, sequence: u64) {
+    /// True if a message's time is over, whether or not it may expire where it stands.
+    pub fn is_over(&self, sequence: u64) -> bool {
+        let expires_at_ms = self.messages[&sequence].record.expires_at_ms;
+        expires_at_ms != 0 && expires_at_ms <= self.now_ms
+    }
+
+    pub fn expire(&mut self, sequence: u64) {
         let queue = self.message(sequence).queue;
         self.queue(queue).totals.expired += 1;
         self.messages.remove(&sequence);
@@ -172,11 +189,11 @@ impl Reference {
                 self.released_due_ms.push(self.messages[&sequence].ready_at_ms);
                 self.become_ready(sequence);
             }
-            self.dispatch_fresh(queue);
+            self.dispatch_returned(queue);
         }
         while let Some((_, queue, sequence)) = self.lease_deadlines().filter(|due| due.0 <= self.now_ms).min() {
             self.give_back(sequence, 0);
-            self.dispatch_fresh(queue);
+            self.dispatch_returned(queue);
         }
         while let Some((_, consumer)) = self.session_deadlines().filter(|due| due.0 <= self.now_ms).min() {
             self.close(consumer);

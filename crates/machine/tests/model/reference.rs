@@ -79,7 +79,7 @@ pub struct Outcome {
     pub effects: Vec<Effect>,
     /// Queues that have messages which became ready in this entry and still wait: they must be woken.
     pub wakes_required: BTreeSet<u64>,
-    /// Queues in which at some moment of this entry messages waited after others became ready: they may be.
+    /// Queues in which messages waited when others had come or come back in this entry: they may be.
     pub wakes_allowed: BTreeSet<u64>,
     pub released_due_ms: Vec<u64>,
 }
@@ -234,7 +234,7 @@ impl Reference {
         };
         let mut deliveries = Vec::new();
         while deliveries.len() < receive.messages_max as usize {
-            let Some(sequence) = self.first_ready(queue) else { break };
+            let Some(sequence) = self.first_lasting(queue) else { break };
             deliveries.push(self.lease(sequence, 0, receive.lease_timeout_ms));
         }
         Reply::Received { queue, deliveries }
@@ -248,6 +248,17 @@ impl Reference {
         };
         let first = self.messages.iter().filter(|(_, message)| ready(message));
         first.min_by_key(|(sequence, message)| position(**sequence, message)).map(|(sequence, _)| *sequence)
+    }
+
+    /// The same, once those before it are dropped whose time is over: a pulse need not have come for them.
+    fn first_lasting(&mut self, queue: u64) -> Option<u64> {
+        while let Some(sequence) = self.first_ready(queue) {
+            if !self.is_over(sequence) {
+                return Some(sequence);
+            }
+            self.expire(sequence);
+        }
+        None
     }
 
     /// Leases a message to a consumer, or to nobody (0); a timeout of 0 is the queue's.
@@ -280,25 +291,30 @@ impl Reference {
 
     /// Leases ready messages while anybody can take one.
     pub fn dispatch(&mut self, queue: u64) {
-        while let Some(sequence) = self.first_ready(queue) {
-            let last_served = self.queue(queue).last_served;
-            let takes = |key: &u64, consumer: &Consumer| {
-                consumer.queue == queue
-                    && consumer.session_deadline_ms.is_none()
-                    && (self.held_by(*key).len() as u64) < consumer.credit
-            };
-            let takers = self.consumers.iter().filter(|(key, consumer)| takes(key, consumer)).map(|(key, _)| *key);
-            let Some(consumer) = takers.min_by_key(|key| (*key <= last_served, *key)) else { break };
+        while let Some(consumer) = self.next_taker(queue) {
+            let Some(sequence) = self.first_lasting(queue) else { break };
             self.queue(queue).last_served = consumer;
             let (attachment, delivery) = (self.consumers[&consumer].attachment, self.lease(sequence, consumer, 0));
             self.effects.push(Effect::Deliver { consumer, attachment, delivery });
         }
     }
 
-    /// Dispatches after messages became ready, which is when waiting receive calls may have to be woken.
-    pub fn dispatch_fresh(&mut self, queue: u64) {
+    /// The consumer whose turn it is, of those that may hold one more.
+    fn next_taker(&self, queue: u64) -> Option<u64> {
+        let last_served = self.queues.iter().find(|at| at.id == queue)?.last_served;
+        let takes = |key: u64, consumer: &Consumer| {
+            consumer.queue == queue
+                && consumer.session_deadline_ms.is_none()
+                && (self.held_by(key).len() as u64) < consumer.credit
+        };
+        let takers = self.consumers.iter().filter(|(key, consumer)| takes(**key, consumer)).map(|(key, _)| *key);
+        takers.min_by_key(|key| (*key <= last_served, *key))
+    }
+
+    /// Dispatches after messages came, or came back, which is when waiting receive calls may have to be woken.
+    pub fn dispatch_returned(&mut self, queue: u64) {
         self.dispatch(queue);
-        if self.first_ready(queue).is_some() {
+        if self.messages.values().any(|message| message.queue == queue && message.place == Place::Ready) {
             self.wakes_allowed.insert(queue);
         }
     }

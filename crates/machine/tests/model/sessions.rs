@@ -64,10 +64,14 @@ impl Reference {
 
     pub fn detach(&mut self, detach: &Detach) -> Reply {
         let now_ms = self.now_ms;
-        if let Some(consumer) = self.consumers.get_mut(&detach.consumer).filter(|at| at.attachment == detach.attachment) {
+        if let Some(consumer) = self.consumers.get_mut(&detach.consumer)
+            && consumer.attachment == detach.attachment
+            // A stream ends once: its end noticed again, even as a close, changes nothing.
+            && consumer.session_deadline_ms.is_none()
+        {
             if detach.close {
                 self.close(detach.consumer);
-            } else if consumer.session_deadline_ms.is_none() {
+            } else {
                 consumer.session_deadline_ms = Some(now_ms + consumer.session_timeout_ms);
             }
         }
@@ -101,7 +105,7 @@ impl Reference {
         if held.is_empty() {
             self.dispatch(gone.queue);
         } else {
-            self.dispatch_fresh(gone.queue);
+            self.dispatch_returned(gone.queue);
         }
     }
 }

@@ -10,7 +10,7 @@ use dwell_machine::{
 use crate::script::{Names, parse};
 
 /// Lists longer than this are printed as a count and their ends.
-const LISTED_MAX: usize = 5;
+const LISTED_MAX: usize = 9;
 
 /// A machine in memory, and the names by which the transcript knows its consumers.
 pub struct Session {
@@ -84,9 +84,8 @@ impl Session {
         if !applied.released_due_ms.is_empty() {
             lines.push(format!("released: due {}", list(&applied.released_due_ms)));
         }
-        for effect in &applied.effects {
-            lines.push(self.effect(effect)?);
-        }
+        let effects: Result<Vec<String>, String> = applied.effects.iter().map(|effect| self.effect(effect)).collect();
+        lines.extend(abridge(effects?));
         if lines.is_empty() {
             lines.push("nothing".to_owned());
         }
@@ -108,7 +107,7 @@ impl Session {
             Reply::Received { deliveries, .. } => {
                 let deliveries: Result<Vec<String>, String> =
                     deliveries.iter().map(|delivery| Ok(format!("received {}", self.delivery(delivery)?))).collect();
-                deliveries?.join("\n")
+                abridge(deliveries?).join("\n")
             }
             Reply::Settled { lost } => format!("settled{}", lost_leases(lost)),
             Reply::Done => String::new(),
@@ -195,6 +194,15 @@ fn list(numbers: &[u64]) -> String {
         [first, .., last] if numbers.len() > LISTED_MAX => format!("{first} to {last} ({} of them)", numbers.len()),
         numbers => numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" "),
     }
+}
+
+/// Leaves out the middle of a long list of lines.
+fn abridge(mut lines: Vec<String>) -> Vec<String> {
+    if lines.len() > LISTED_MAX {
+        let left_out = format!("... {} more ...", lines.len() - 2);
+        lines.splice(1..lines.len() - 1, [left_out]);
+    }
+    lines
 }
 
 fn lost_leases(lost: &[Lease]) -> String {

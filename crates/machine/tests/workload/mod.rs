@@ -3,7 +3,7 @@
 //! A generated [`Op`] names leases and consumers by position in what a [`Client`] has seen of the machine's
 //! answers, so that any subsequence of a failing case is a case too, and shrinks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use dwell_machine::{
@@ -51,16 +51,59 @@ impl Clock {
 /// A command before its names are known.
 #[derive(Debug, Clone)]
 pub enum Op {
-    Declare { queue: usize, settings: QueueSettings },
-    Delete { queue: usize, if_empty: bool, if_unused: bool },
-    Publish { messages: Vec<NewMessage>, producer: Option<(usize, SequencePick)> },
-    Attach { queue: usize, consumer: usize, credit: u32, session_timeout_ms: u64, holding: Vec<LeasePick> },
-    Detach { consumer: usize, stale: bool, close: bool },
-    SetCredit { consumer: usize, stale: bool, credit: u32 },
-    Receive { queue: usize, messages_max: u32, lease_timeout_ms: u64 },
-    Ack { leases: LeasePicks },
-    Nack { leases: LeasePicks, delay_ms: u64 },
-    Extend { leases: LeasePicks, lease_timeout_ms: u64 },
+    Declare {
+        queue: usize,
+        settings: QueueSettings,
+    },
+    Delete {
+        queue: usize,
+        if_empty: bool,
+        if_unused: bool,
+    },
+    Publish {
+        messages: Vec<NewMessage>,
+        producer: Option<(usize, SequencePick)>,
+    },
+    /// So many messages whose due times and priorities go up and down.
+    Flood {
+        queue: usize,
+        messages: u64,
+        spread_ms: u64,
+        ttl_ms: u64,
+    },
+    Attach {
+        queue: usize,
+        consumer: usize,
+        credit: u32,
+        session_timeout_ms: u64,
+        holding: Vec<LeasePick>,
+    },
+    Detach {
+        consumer: usize,
+        stale: bool,
+        close: bool,
+    },
+    SetCredit {
+        consumer: usize,
+        stale: bool,
+        credit: u32,
+    },
+    Receive {
+        queue: usize,
+        messages_max: u32,
+        lease_timeout_ms: u64,
+    },
+    Ack {
+        leases: LeasePicks,
+    },
+    Nack {
+        leases: LeasePicks,
+        delay_ms: u64,
+    },
+    Extend {
+        leases: LeasePicks,
+        lease_timeout_ms: u64,
+    },
     Release,
     DetachAll,
 }
@@ -93,6 +136,8 @@ pub enum LeasePick {
     Open(usize),
     /// One that it settled.
     Settled(usize),
+    /// So many that it did not settle, from the newest on.
+    Newest(usize),
     Forged(Lease),
 }
 
@@ -210,6 +255,40 @@ pub fn steps() -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
+/// Work with more messages than the machine keeps at hand of a queue, or releases in one step. Pulses come only
+/// by [`Step::Settle`], because one that does not do all that is due leaves things open that it need not.
+pub fn floods() -> impl Strategy<Value = Vec<Step>> {
+    let settings = QueueSettings { lease_timeout_ms: 150, delivery_limit: 3 };
+    let declare = move |queue| Op::Declare { queue, settings: settings.clone() };
+    let begin = Step::Entry { clock: Clock::Forward(0), ops: vec![declare(0), declare(1)] };
+    let newest = || (1_usize..200).prop_map(|count| LeasePicks { queue: None, picks: vec![LeasePick::Newest(count)] });
+    let op = prop_oneof![
+        5 => (0_usize..2, 40_u64..250, 0_u64..60, prop_oneof![Just(0_u64), 20_u64..300])
+            .prop_map(|(queue, messages, spread_ms, ttl_ms)| Op::Flood { queue, messages, spread_ms, ttl_ms }),
+        4 => (0_usize..2, 1_u32..300, times(200)).prop_map(|(queue, messages_max, lease_timeout_ms)| {
+            Op::Receive { queue, messages_max, lease_timeout_ms }
+        }),
+        2 => (0_usize..2, 0..CONSUMERS.len(), 1_u32..200).prop_map(|(queue, consumer, credit)| {
+            Op::Attach { queue, consumer, credit, session_timeout_ms: 150, holding: vec![LeasePick::Newest(20)] }
+        }),
+        1 => (0..CONSUMERS.len(), any::<bool>())
+            .prop_map(|(consumer, close)| Op::Detach { consumer, stale: false, close }),
+        3 => newest().prop_map(|leases| Op::Ack { leases }),
+        3 => (newest(), times(100)).prop_map(|(leases, delay_ms)| Op::Nack { leases, delay_ms }),
+        1 => (0_usize..2).prop_map(|queue| Op::Delete { queue, if_empty: false, if_unused: false }),
+        1 => (0_usize..2).prop_map(declare),
+    ];
+    let step = prop_oneof![
+        5 => (clocks(), prop::collection::vec(op, 1..3)).prop_map(|(clock, ops)| Step::Entry { clock, ops }),
+        1 => Just(Step::Restart),
+        3 => clocks().prop_map(|clock| Step::Settle { clock }),
+    ];
+    prop::collection::vec(step, 1..16).prop_map(move |mut steps| {
+        steps.insert(0, begin.clone());
+        steps
+    })
+}
+
 /// Remembers what a client learns from the machine's answers, and makes commands of it.
 #[derive(Debug, Default)]
 pub struct Client {
@@ -241,6 +320,10 @@ impl Client {
                 messages: messages.iter().map(|message| publish_message(message, clock_ms)).collect(),
                 producer: producer.map(|(producer, pick)| self.producer_sequence(PRODUCERS[producer], pick)),
             }),
+            Op::Flood { queue, messages, spread_ms, ttl_ms } => Command::Publish(Publish {
+                messages: (0..*messages).map(|number| flood_message(*queue, number, *spread_ms, *ttl_ms)).collect(),
+                producer: None,
+            }),
             Op::Attach { queue, consumer, credit, session_timeout_ms, holding } => {
                 self.last_attachment += 1;
                 Command::Attach(Attach {
@@ -248,7 +331,7 @@ impl Client {
                     consumer_id: CONSUMERS[*consumer].into(),
                     credit: *credit,
                     session_timeout_ms: *session_timeout_ms,
-                    holding: holding.iter().map(|pick| self.lease(*pick).1).collect(),
+                    holding: holding.iter().flat_map(|pick| self.picked(*pick)).map(|(_, lease)| lease).collect(),
                     attachment: self.last_attachment,
                 })
             }
@@ -331,26 +414,46 @@ impl Client {
         (key, if stale { attachment.saturating_sub(1) } else { attachment })
     }
 
-    fn lease(&self, pick: LeasePick) -> (String, Lease) {
-        let (leases, back) = match pick {
-            LeasePick::Open(back) => (&self.open, back),
-            LeasePick::Settled(back) => (&self.settled, back),
-            LeasePick::Forged(lease) => return (QUEUES[0].into(), lease),
+    /// At least one lease, with the name of its queue.
+    fn picked(&self, pick: LeasePick) -> Vec<(String, Lease)> {
+        let nth = |leases: &[(String, Lease)], back: usize| {
+            let last = leases.len().checked_sub(1)?;
+            leases.get(last - back % leases.len()).cloned()
         };
-        let picked = leases.len().checked_sub(1).map(|last| leases[last - back % leases.len()].clone());
-        picked.unwrap_or_else(|| (QUEUES[0].into(), Lease { sequence: 1, token: 1 }))
+        let (picked, unseen) = match pick {
+            LeasePick::Open(back) => (Vec::from_iter(nth(&self.open, back)), Lease { sequence: 1, token: 1 }),
+            LeasePick::Settled(back) => (Vec::from_iter(nth(&self.settled, back)), Lease { sequence: 1, token: 1 }),
+            LeasePick::Newest(count) => {
+                (self.open.iter().rev().take(count).cloned().collect(), Lease { sequence: 1, token: 1 })
+            }
+            LeasePick::Forged(lease) => (Vec::new(), lease),
+        };
+        if picked.is_empty() { vec![(QUEUES[0].into(), unseen)] } else { picked }
     }
 
     fn leases(&self, picks: &LeasePicks) -> (String, Vec<Lease>) {
-        let leases: Vec<(String, Lease)> = picks.picks.iter().map(|pick| self.lease(*pick)).collect();
+        let leases: Vec<(String, Lease)> = picks.picks.iter().flat_map(|pick| self.picked(*pick)).collect();
         let queue = picks.queue.map_or_else(|| leases[0].0.clone(), |queue| QUEUES[queue].into());
         (queue, leases.into_iter().map(|(_, lease)| lease).collect())
     }
 
     fn forget(&mut self, leases: &[Lease]) {
+        let leases: BTreeSet<&Lease> = leases.iter().collect();
         let (settled, open) = std::mem::take(&mut self.open).into_iter().partition(|(_, lease)| leases.contains(lease));
         self.open = open;
         self.settled.extend::<Vec<_>>(settled);
+    }
+}
+
+fn flood_message(queue: usize, number: u64, spread_ms: u64, ttl_ms: u64) -> PublishMessage {
+    PublishMessage {
+        queue: QUEUES[queue].into(),
+        content: Content { body: Bytes::from_static(b"flood"), ..Content::default() },
+        priority: if number % 5 == 0 { 1 } else { 0 },
+        // The primes only stir.
+        delay_ms: if spread_ms == 0 { 0 } else { number * 7919 % spread_ms },
+        ttl_ms: if number % 3 == 0 { ttl_ms } else { 0 },
+        ..PublishMessage::default()
     }
 }
 

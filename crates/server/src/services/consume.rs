@@ -141,7 +141,7 @@ impl ConsumerStream {
         }
     }
 
-    async fn respond(&self, response: ConsumerResponse) -> Result<(), StreamEnd> {
+    async fn respond(&mut self, response: ConsumerResponse) -> Result<(), StreamEnd> {
         let response = v1::ConsumeResponse { response: Some(response) };
         self.responses.send(Ok(response)).await.map_err(|_| StreamEnd::Gone)
     }
@@ -216,7 +216,7 @@ impl ConsumerStream {
         self.send(deliveries).await
     }
 
-    async fn send(&self, deliveries: Vec<v1::Delivery>) -> Result<(), StreamEnd> {
+    async fn send(&mut self, deliveries: Vec<v1::Delivery>) -> Result<(), StreamEnd> {
         if deliveries.is_empty() {
             return Ok(());
         }

@@ -1,5 +1,6 @@
 //! Publishing over one stream: requests go to the proposer as they come, confirms go back in their order.
 
+use dwell_consensus::leadership;
 use dwell_consensus::proposer::ProposeError;
 use dwell_machine::Reply;
 use dwell_proto::v1;
@@ -63,8 +64,7 @@ impl Services {
                     }
                 }
                 // What is under way may never be answered here: the client repeats it at the new leader.
-                lost = leadership.wait_for(|leadership| !leadership.is_local) => {
-                    drop(lost);
+                () = leadership::lost(&mut leadership) => {
                     return Err(unavailable("this node is not the leader any more"));
                 }
             }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use dwell_consensus::leadership;
+use dwell_consensus::proposer::ProposeError;
 use dwell_machine::{Command, Receive, Reply};
 use dwell_proto::v1;
 use tokio::time::Instant;
@@ -37,9 +39,7 @@ impl Services {
             tokio::select! {
                 () = waiter.notified() => {}
                 () = tokio::time::sleep_until(deadline) => break Ok(Vec::new()),
-                _ = leadership.wait_for(|leadership| !leadership.is_local) => {
-                    break Err(dwell_consensus::proposer::ProposeError::NotLeader.into());
-                }
+                () = leadership::lost(&mut leadership) => break Err(ProposeError::NotLeader.into()),
             }
         };
         self.hub.leave(queue, waiter);

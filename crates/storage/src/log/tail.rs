@@ -6,7 +6,7 @@
 //! first: if a whole record of this log stands anywhere behind a broken one, the file is damaged.
 //!
 //! Depends on the layout of raft-engine's files, format version 2:
-//! header = magic, u64 version, u64 alignment; then records, each
+//! a header of magic, u64 version, u64 alignment; then records, each
 //! `{ u56 length | u8 compression | u64 footer offset } { entries, crc32 } { footer, crc32 ^ file number }`,
 //! where the footer ends with the last key and value put into the batch. Integers big-endian, checksums
 //! little-endian. The tests of damage fail if that layout changes.
@@ -17,7 +17,9 @@ use std::path::{Path, PathBuf};
 use super::LogError;
 use super::identity::{STAMP_LENGTH, Stamp};
 
-const FILE_HEADER: usize = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5".len() + 16;
+const FILE_MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
+const FILE_VERSION: u64 = 2;
+const FILE_HEADER: usize = FILE_MAGIC.len() + 16;
 const RECORD_HEADER: usize = 16;
 const CHECKSUM: usize = 4;
 
@@ -62,7 +64,7 @@ fn last_file(directory: &Path, suffix: &str) -> std::io::Result<Option<(u64, Pat
 
 fn find_damage(file: &[u8], signature: u32, stamp: Option<&Stamp>) -> Option<Damage> {
     let mut broken_at = 0;
-    if file.starts_with(b"RAFT-LOG-FILE-HEADER-") {
+    if file.strip_prefix(FILE_MAGIC).is_some_and(|rest| rest.starts_with(&FILE_VERSION.to_be_bytes())) {
         broken_at = FILE_HEADER;
         while let Some(length) = record_length(file.get(broken_at..)?, signature, None) {
             broken_at += length;
@@ -116,8 +118,9 @@ mod tests {
     }
 
     fn file(records: &[Vec<u8>]) -> Vec<u8> {
-        let mut bytes = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5".to_vec();
-        bytes.extend_from_slice(&[0; 16]);
+        let mut bytes = FILE_MAGIC.to_vec();
+        bytes.extend_from_slice(&FILE_VERSION.to_be_bytes());
+        bytes.extend_from_slice(&[0; 8]);
         records.iter().for_each(|record| bytes.extend_from_slice(record));
         bytes
     }

@@ -61,7 +61,10 @@ impl Catalog {
             durable::remove_directory(&path).map_err(SnapshotError::io(&path))?;
         }
         let current = newest.and_then(|id| load(root, id));
-        Ok(Catalog { root: root.to_path_buf(), state: Mutex::new(CatalogState { last_id: newest.unwrap_or(0), current }) })
+        Ok(Catalog {
+            root: root.to_path_buf(),
+            state: Mutex::new(CatalogState { last_id: newest.unwrap_or(0), current }),
+        })
     }
 
     pub fn root(&self) -> &Path {

@@ -78,7 +78,7 @@ impl Database {
     }
 
     /// A cursor over the rows with `from <= key < to`, at the first of them.
-    pub fn rows(&self, table: Table, from: &[u8], to: &[u8]) -> Rows<'_> {
+    pub(super) fn rows(&self, table: Table, from: &[u8], to: &[u8]) -> Rows<'_> {
         let mut options = ReadOptions::default();
         // The bound keeps the iterator from wading on through the tombstones behind the last row asked for.
         options.set_iterate_upper_bound(tagged(table as u8, to));
@@ -88,7 +88,7 @@ impl Database {
     }
 
     /// Writes everything pending and the applied record, all or nothing.
-    pub fn write(&self, overlay: &Overlay, applied: &[u8]) -> Result<(), rocksdb::Error> {
+    pub(super) fn write(&self, overlay: &Overlay, applied: &[u8]) -> Result<(), rocksdb::Error> {
         let mut batch = WriteBatch::default();
         let mut tagged_key = Vec::new();
         for (table, key, pending) in overlay.iter() {

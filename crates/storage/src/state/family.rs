@@ -30,12 +30,9 @@ impl Family {
         match table {
             Table::Messages => Family::Messages,
             Table::Ready | Table::Timers | Table::Outcomes => Family::Index,
-            Table::Meta
-            | Table::Queues
-            | Table::Consumers
-            | Table::Producers
-            | Table::Leases
-            | Table::Places => Family::Default,
+            Table::Meta | Table::Queues | Table::Consumers | Table::Producers | Table::Leases | Table::Places => {
+                Family::Default
+            }
         }
     }
 }

@@ -63,7 +63,9 @@ pub(super) fn merged(
             (Some((pending_key, _)), Some((key, _))) => pending_key[..].cmp(key),
         };
         if order == Ordering::Greater {
-            found.extend(rows.current().map(|(key, value)| (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value))));
+            found.extend(
+                rows.current().map(|(key, value)| (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value))),
+            );
         } else if let Some((key, write)) = pending.next() {
             found.extend(write.value.as_ref().map(|value| (key.clone(), value.clone())));
         }

@@ -1,0 +1,104 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use dwell_client::{Client, Error};
+
+use crate::bench::arguments::BenchArguments;
+use crate::commands::cluster::ClusterArguments;
+use crate::commands::consume::ConsumeArguments;
+use crate::commands::dev::DevArguments;
+use crate::commands::publish::PublishArguments;
+use crate::commands::queue::QueueArguments;
+use crate::commands::receive::ReceiveArguments;
+use crate::commands::server::ServerArguments;
+
+/// Dwell, a replicated message broker for messages whose time matters.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 110)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub global: GlobalArguments,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every client command takes.
+#[derive(Debug, Args)]
+pub struct GlobalArguments {
+    /// Addresses of one or more nodes, separated by commas. Any node will do
+    #[arg(
+        long,
+        global = true,
+        env = "DWELL_SERVER",
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7600"
+    )]
+    pub server: Vec<String>,
+    /// How to print: for people, or one JSON value a line
+    #[arg(long, global = true, value_enum, default_value = "table")]
+    pub output: Output,
+}
+
+impl GlobalArguments {
+    /// A client of the cluster.
+    pub fn client(&self) -> Result<Client, Error> {
+        Client::connect(&self.server)
+    }
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Aligned text for people.
+    Table,
+    /// One JSON value a line.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a node. Without flags: a single node on ./dwell-data
+    Server(ServerArguments),
+    /// Run a cluster of real processes on this machine, to try things out
+    Dev(DevArguments),
+    /// Declare, list, describe and delete queues
+    Queue(QueueArguments),
+    /// Publish messages: a body, a file, or the lines of standard input
+    Publish(PublishArguments),
+    /// Print messages as they come, and acknowledge them
+    Consume(ConsumeArguments),
+    /// Print what is ready now, or soon, and acknowledge it
+    Receive(ReceiveArguments),
+    /// Look at the cluster
+    Cluster(ClusterArguments),
+    /// Measure rates and latencies, and check that nothing is lost or early
+    Bench(BenchArguments),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn several_servers_are_separated_by_commas() {
+        let arguments = Arguments::try_parse_from(["dwell", "queue", "list", "--server", "a:1,b:2"]).unwrap();
+        assert_eq!(arguments.global.server, ["a:1", "b:2"]);
+    }
+
+    #[test]
+    fn a_message_has_one_due_time_at_most() {
+        let parse = |arguments: &[&str]| Arguments::try_parse_from([&["dwell", "publish", "q"], arguments].concat());
+        assert!(parse(&["--delay", "5s"]).is_ok());
+        assert!(parse(&["--deliver-at", "2030-01-01T00:00:00Z"]).is_ok());
+        assert!(parse(&["--delay", "5s", "--deliver-at", "2030-01-01T00:00:00Z"]).is_err());
+    }
+}

@@ -1,0 +1,42 @@
+//! What a person can do about an error.
+
+use dwell_client::Error;
+
+/// A line that says what to do next, if there is something.
+pub fn next_step(error: &anyhow::Error) -> Option<&'static str> {
+    let step = match error.downcast_ref::<Error>()? {
+        Error::NotFound(_) => "`dwell queue list` shows what there is; `dwell queue declare QUEUE` makes a queue.",
+        Error::AlreadyExists(_) => {
+            "`dwell queue describe QUEUE` shows its settings; declare it with these, or delete it first."
+        }
+        Error::Unavailable { .. } => {
+            "Is a node running there? `dwell dev` starts a cluster on this machine; --server or DWELL_SERVER says \
+             where to look; `dwell cluster status` asks every node."
+        }
+        Error::Timeout { .. } => {
+            "`dwell cluster status` shows whether the cluster has a leader. What was sent may have taken effect: \
+             look before doing it again."
+        }
+        Error::Unknown(_) => "Look at what is there before doing it again: `dwell queue describe QUEUE`.",
+        Error::ResourceExhausted(_) => "The cluster is at a limit: wait, consume, or raise the limit.",
+        Error::Displaced => "Use another --consumer-id, or none, to consume beside the other consumer.",
+        Error::LeaseLost => "The message will be delivered again. Settle within the queue's lease timeout.",
+        Error::Address { .. } => "Write addresses as HOST:PORT, separated by commas.",
+        _ => return None,
+    };
+    Some(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn the_step_is_found_below_added_context() {
+        let error = Err::<(), _>(Error::NotFound("queue `q` does not exist".into())).context("publishing").unwrap_err();
+        assert!(next_step(&error).unwrap().contains("dwell queue declare"));
+        assert!(next_step(&anyhow::anyhow!("something else")).is_none());
+    }
+}
