@@ -12,9 +12,9 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging. `RUST_LOG` chooses what is logged; without it, this level and what is graver.
-pub fn start(format: LogFormat, default_level: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
+/// Starts logging. `RUST_LOG` chooses what is logged; without it, these levels do.
+pub fn start(format: LogFormat, default_levels: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_levels));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A log that was started before, which happens in tests only, goes on.
     let _ = match format {

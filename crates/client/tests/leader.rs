@@ -1,4 +1,5 @@
 //! Finding and following the leader.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod fake;
 

@@ -1,4 +1,5 @@
 //! The publisher against a scripted node.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod fake;
 

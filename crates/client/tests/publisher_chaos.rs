@@ -1,5 +1,6 @@
 //! The publisher against a node that keeps the producer's contract and breaks everything else: streams end
 //! before and after a request is stored, requests are refused in every way, and all at random.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod fake;
 

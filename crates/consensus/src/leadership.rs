@@ -48,8 +48,32 @@ pub(crate) fn watch(raft: &Raft) -> watch::Receiver<Leadership> {
     receiver
 }
 
-/// Waits until this node does not lead.
-pub async fn lost(leadership: &mut watch::Receiver<Leadership>) {
-    // An error means that the group has stopped, and leads nothing.
-    let _ = leadership.wait_for(|leadership| !leadership.is_local).await;
+/// A time during which one node led, or none did. What was begun in a tenure ends with it, even if the same
+/// node leads again: consumers are detached in between, and replies may never come.
+#[derive(Debug, Clone)]
+pub struct Tenure {
+    began: Leadership,
+    leadership: watch::Receiver<Leadership>,
+}
+
+impl Tenure {
+    /// The present one.
+    pub fn current(leadership: &watch::Receiver<Leadership>) -> Tenure {
+        let leadership = leadership.clone();
+        let began = leadership.borrow().clone();
+        Tenure { began, leadership }
+    }
+
+    /// How it began.
+    pub fn leadership(&self) -> &Leadership {
+        &self.began
+    }
+
+    /// Waits until it is over.
+    pub async fn ended(&mut self) {
+        let began = &self.began;
+        let is_over = |now: &Leadership| now.term != began.term || now.is_local != began.is_local;
+        // An error means that the group has stopped.
+        let _ = self.leadership.wait_for(is_over).await;
+    }
 }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use dwell_consensus::group::Consistency;
-use dwell_consensus::leadership::Leadership;
+use dwell_consensus::leadership::{Leadership, Tenure};
 use dwell_consensus::types::NodeAddress;
 use dwell_proto::{metadata, v1};
 use futures::future::BoxFuture;
@@ -100,12 +100,13 @@ where
         let mut inner = std::mem::replace(&mut self.inner, ready);
         let layer = self.layer.clone();
         Box::pin(async move {
-            let leadership = layer.leadership.borrow().clone();
+            let tenure = Tenure::current(&layer.leadership);
+            let leadership = tenure.leadership().clone();
             let mut response = if leadership.is_local || !needs_leader(&request) {
                 inner.call(request).await?
             } else {
                 match &leadership.leader {
-                    Some((_, address)) => layer.forward(address, request).await,
+                    Some((_, address)) => layer.forward(address, request, tenure).await,
                     None => unavailable("there is no leader at the moment").into_http(),
                 }
             };
@@ -116,13 +117,19 @@ where
 }
 
 impl ForwardLayer {
-    async fn forward(&self, address: &NodeAddress, request: Request<Body>) -> Response<Body> {
+    /// A leader that is deposed while it is frozen or cut off would keep its callers waiting: whatever was
+    /// forwarded ends with the tenure.
+    async fn forward(&self, address: &NodeAddress, request: Request<Body>, mut tenure: Tenure) -> Response<Body> {
         let channel = match self.channel(address) {
             Ok(channel) => channel,
             Err(status) => return status.into_http(),
         };
-        match channel.oneshot(request).await {
-            Ok(response) => response.map(|body| Body::new(EndingBody { body: Some(body) })),
+        let response = tokio::select! {
+            response = channel.oneshot(request) => response,
+            () = tenure.ended() => return unavailable("the leader changed meanwhile").into_http(),
+        };
+        match response {
+            Ok(response) => response.map(|body| Body::new(EndingBody::new(body, tenure))),
             Err(error) => unavailable(format!("the leader at {} did not answer: {error}", address.peer)).into_http(),
         }
     }
@@ -147,10 +154,25 @@ fn name_leader(leadership: &Leadership, headers: &mut HeaderMap) {
     }
 }
 
-/// A forwarded response. When the leader's connection breaks it ends with UNAVAILABLE, as a call does that
-/// was never forwarded, and not with a reset stream, which says nothing.
+/// A forwarded response. When the leader's connection breaks, or another node leads, it ends with UNAVAILABLE, as
+/// a call does that was never forwarded, and not with a reset stream, which says nothing.
 struct EndingBody {
+    /// `None` once it has ended.
     body: Option<Body>,
+    tenure_ended: BoxFuture<'static, ()>,
+}
+
+impl EndingBody {
+    fn new(body: Body, mut tenure: Tenure) -> EndingBody {
+        EndingBody { body: Some(body), tenure_ended: Box::pin(async move { tenure.ended().await }) }
+    }
+
+    fn end(&mut self, reason: &str) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Status>>> {
+        self.body = None;
+        let mut trailers = HeaderMap::new();
+        unavailable(reason).add_header(&mut trailers)?;
+        Poll::Ready(Some(Ok(http_body::Frame::trailers(trailers))))
+    }
 }
 
 impl http_body::Body for EndingBody {
@@ -162,15 +184,15 @@ impl http_body::Body for EndingBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Status>>> {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = std::task::ready!(Pin::new(body).poll_frame(context));
-        if let Some(Err(error)) = frame {
-            self.body = None;
-            let mut trailers = HeaderMap::new();
-            let status = unavailable(format!("the connection to the leader broke: {}", error.message()));
-            status.add_header(&mut trailers)?;
-            return Poll::Ready(Some(Ok(http_body::Frame::trailers(trailers))));
+        match Pin::new(body).poll_frame(context) {
+            Poll::Ready(Some(Err(error))) => {
+                self.end(&format!("the connection to the leader broke: {}", error.message()))
+            }
+            Poll::Pending if self.tenure_ended.as_mut().poll(context).is_ready() => {
+                self.end("the leader changed meanwhile")
+            }
+            frame => frame,
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -206,8 +228,21 @@ mod tests {
     #[tokio::test]
     async fn a_broken_forwarded_response_ends_with_unavailable() {
         let broken = futures::stream::iter([Err::<http_body::Frame<bytes::Bytes>, _>(Status::internal("reset"))]);
-        let body = EndingBody { body: Some(Body::new(http_body_util::StreamBody::new(broken))) };
+        let (_sender, leadership) = watch::channel(Leadership::default());
+        let body = Body::new(http_body_util::StreamBody::new(broken));
+        let body = EndingBody::new(body, Tenure::current(&leadership));
         let trailers = body.collect().await.unwrap().trailers().cloned().unwrap();
         assert_eq!(trailers["grpc-status"], "14");
+    }
+
+    #[tokio::test]
+    async fn a_forwarded_response_that_stays_silent_ends_when_another_node_leads() {
+        let (sender, leadership) = watch::channel(Leadership::default());
+        let silent = futures::stream::pending::<Result<http_body::Frame<bytes::Bytes>, Status>>();
+        let body = Body::new(http_body_util::StreamBody::new(silent));
+        let body = EndingBody::new(body, Tenure::current(&leadership));
+        let ended = tokio::spawn(body.collect());
+        sender.send(Leadership { term: 2, ..Leadership::default() }).unwrap();
+        assert_eq!(ended.await.unwrap().unwrap().trailers().unwrap()["grpc-status"], "14");
     }
 }

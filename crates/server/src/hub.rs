@@ -64,17 +64,16 @@ impl Hub {
         })
     }
 
-    /// Ends all streams whenever this node stops leading.
+    /// Ends all streams whenever the leadership changes.
     pub fn follow(self: &Arc<Self>, mut leadership: watch::Receiver<Leadership>) {
         *self.leads.lock() = Some(leadership.clone());
         let hub = Arc::clone(self);
         tokio::spawn(async move {
+            // Every change, also to leading again: the first entry of a leadership detaches all consumers.
             while leadership.changed().await.is_ok() {
-                if !leadership.borrow_and_update().is_local {
-                    // Dropping the sinks ends the subscriptions.
-                    hub.streams.lock().clear();
-                    hub.metrics.streams.set(0);
-                }
+                // Dropping the sinks ends the subscriptions.
+                hub.streams.lock().clear();
+                hub.metrics.streams.set(0);
             }
         });
     }

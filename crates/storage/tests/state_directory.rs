@@ -175,7 +175,7 @@ fn memory_in_use_is_asked_for_at_each_scrape() {
     let value = |name: &str| {
         let families = registry.gather();
         let family = families.iter().find(|family| family.name() == name).unwrap();
-        family.get_metric()[0].get_gauge().value()
+        family.get_metric()[0].get_gauge().get_value()
     };
     let mut store = StateStore::open(directory.path(), &resources).unwrap();
     let empty = value("dwell_state_memtable_bytes");

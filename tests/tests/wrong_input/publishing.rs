@@ -171,7 +171,7 @@ async fn too_large(checks: &mut Checks, client: &mut RawClient) {
     let result = client.publish(vec![body(16 * MIB + 1)]).await;
     checks.refused("publish, body of 16 MiB and a byte", result, Code::InvalidArgument, "body");
     let result = client.publish(vec![body(12 * MIB), body(12 * MIB), body(12 * MIB)]).await;
-    checks.refused("publish, request of 36 MiB", result, Code::InvalidArgument, "");
+    checks.refused("publish, request of 36 MiB", result, Code::OutOfRange, "");
     client.declare("large", QueueSettings::default()).await.unwrap();
     let largest = client.publish(vec![message("large", vec![0; 16 * MIB], None)]).await;
     checks.equal("publish, body of 16 MiB", largest.map(|results| results.len()).ok(), Some(1));

@@ -39,7 +39,7 @@ pub struct ServerArguments {
 }
 
 pub async fn run(arguments: ServerArguments) -> anyhow::Result<()> {
-    logging::start(arguments.log_format, "info");
+    logging::start(arguments.log_format, "info,openraft=warn,raft_engine=warn");
     let overrides = ConfigOverrides {
         node_id: arguments.node_id,
         data_dir: arguments.data_dir,

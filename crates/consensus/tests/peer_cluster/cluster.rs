@@ -11,7 +11,8 @@ use dwell_consensus::types::{DEFAULT_GROUP, NodeAddress, NodeId, Raft, TypeConfi
 use openraft::RaftMetrics;
 use openraft::async_runtime::WatchReceiver;
 use tempfile::TempDir;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
 
 use super::proxy::{Line, Proxy};
 use super::stores;
@@ -19,9 +20,11 @@ use super::stores;
 /// Longest wait for anything; nothing that works takes a tenth of it.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Elections by silence take at least 5 s with these: what happens sooner was not silence.
+/// With these no follower grows suspicious of silence within 2 s, nor starts an election within 5 s: what
+/// happens sooner was not silence.
 pub fn patient_options() -> RaftOptions {
     RaftOptions {
+        heartbeat_interval: Duration::from_secs(1),
         election_timeout_min: Duration::from_millis(2_500),
         election_timeout_max: Duration::from_millis(2_600),
         ..RaftOptions::default()
@@ -31,16 +34,21 @@ pub fn patient_options() -> RaftOptions {
 pub struct TestNode {
     pub raft: Raft,
     pub registry: prometheus::Registry,
-    runtime: Option<Runtime>,
+    /// The node's thread ends, and all that is its, when this is dropped.
+    _life: oneshot::Sender<()>,
 }
 
-impl Drop for TestNode {
-    fn drop(&mut self) {
-        // A runtime must not be waited for where others run.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
+/// A runtime on one thread of its own, on which tasks run until the sender is dropped. Then all of them are
+/// dropped at once, and none of them runs any more meanwhile: as in a process that is killed.
+fn live() -> (oneshot::Sender<()>, Handle) {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let handle = runtime.handle().clone();
+    let (life, end) = oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = runtime.block_on(end);
+        runtime.shutdown_background();
+    });
+    (life, handle)
 }
 
 pub struct TestCluster {
@@ -124,7 +132,7 @@ impl TestCluster {
     }
 
     pub async fn start(&mut self, node: NodeId) {
-        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (life, runtime) = live();
         let directory = self.directory.path().join(node.to_string());
         let mut config = raft_config(&self.options).unwrap();
         if let Some(max_payload_entries) = self.max_payload_entries {
@@ -148,15 +156,14 @@ impl TestCluster {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             serve(listener, groups, tonic::service::Routes::default(), std::future::pending()).await.unwrap();
         });
-        self.nodes.insert(node, TestNode { raft, registry, runtime: Some(runtime) });
+        self.nodes.insert(node, TestNode { raft, registry, _life: life });
     }
 
     /// Ends a node as `kill -9` would: its connections break, its listener is gone, nothing is told to anyone.
     pub fn kill(&mut self, node: NodeId) -> Instant {
-        let mut node = self.nodes.remove(&node).unwrap();
-        let runtime = node.runtime.take().unwrap();
+        let node = self.nodes.remove(&node).unwrap();
         let killed = Instant::now();
-        runtime.shutdown_background();
+        drop(node);
         killed
     }
 

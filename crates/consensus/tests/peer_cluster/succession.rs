@@ -9,7 +9,7 @@ use super::cluster::{TestCluster, patient_options};
 use super::proxy::Line;
 use super::stores;
 
-/// Silence would take 5 s.
+/// Less than what [`patient_options`] take to notice silence.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 async fn kill_leader(cluster: &mut TestCluster) -> (u64, Duration, Duration) {
@@ -107,7 +107,8 @@ async fn the_second_in_line_succeeds_soon_if_the_first_ones_log_is_older() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_ends_its_streams_before_it_dies_is_replaced_soon() {
-    let mut cluster = TestCluster::three(patient_options()).await;
+    let options = RaftOptions { heartbeat_interval: Duration::from_millis(100), ..patient_options() };
+    let mut cluster = TestCluster::three(options).await;
     let written = cluster.raft(1).client_write(stores::queue()).await.unwrap();
     for node in [2, 3] {
         cluster.wait(node, "the first entries are applied", |m| m.last_applied >= Some(written.log_id)).await;

@@ -19,7 +19,7 @@ impl v1::messages_server::Messages for Services {
         request: Request<v1::PublishRequest>,
     ) -> Result<Response<v1::PublishResponse>, Status> {
         let (command, queues) = self.publish_command(request.into_inner())?;
-        let reply = self.group.proposer.propose(command).await.map_err(RequestError::from)?;
+        let reply = self.commit(command).await?;
         Ok(Response::new(publish_response(&queues, reply)?))
     }
 

@@ -9,9 +9,12 @@ mod queues;
 mod receive;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dwell_consensus::clock::Clock;
 use dwell_consensus::group::{Consistency, Group};
+use dwell_consensus::leadership::Tenure;
+use dwell_consensus::proposer::ProposeError;
 use dwell_machine::{Command, Reply};
 use dwell_proto::metadata;
 use tonic::metadata::MetadataMap;
@@ -19,6 +22,9 @@ use tonic::metadata::MetadataMap;
 use crate::hub::Hub;
 use crate::status::RequestError;
 use crate::validate::Limits;
+
+/// Longest wait for a command to be applied.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What every service works with; cheap to clone.
 #[derive(Clone)]
@@ -36,7 +42,20 @@ pub struct Services {
 impl Services {
     /// Commits a command; a refusal is an error.
     async fn propose(&self, command: Command) -> Result<Reply, RequestError> {
-        accepted(self.group.proposer.propose(command).await?)
+        accepted(self.commit(command).await?)
+    }
+
+    /// Commits a command. Gives up when the node's tenure ends, or after [`COMMIT_TIMEOUT`]: a leader that is
+    /// cut off from the others keeps its proposals until it hears of another one.
+    async fn commit(&self, command: Command) -> Result<Reply, RequestError> {
+        let mut tenure = Tenure::current(&self.group.leadership);
+        let reply = tokio::select! {
+            biased;
+            reply = self.group.proposer.propose(command) => reply,
+            () = tenure.ended() => Err(ProposeError::Unknown("the leadership ended meanwhile".into())),
+            () = tokio::time::sleep(COMMIT_TIMEOUT) => Err(ProposeError::Unknown("no majority answered".into())),
+        };
+        Ok(reply?)
     }
 }
 

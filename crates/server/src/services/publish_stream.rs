@@ -1,6 +1,6 @@
 //! Publishing over one stream: requests go to the proposer as they come, confirms go back in their order.
 
-use dwell_consensus::leadership;
+use dwell_consensus::leadership::Tenure;
 use dwell_consensus::proposer::ProposeError;
 use dwell_machine::Reply;
 use dwell_proto::v1;
@@ -45,7 +45,7 @@ impl Services {
         mut requests: Streaming<v1::PublishStreamRequest>,
         responses: &Responses,
     ) -> Result<(), Status> {
-        let mut leadership = self.group.leadership.clone();
+        let mut tenure = Tenure::current(&self.group.leadership);
         let mut unconfirmed = FuturesOrdered::new();
         let mut open = true;
         while open || !unconfirmed.is_empty() {
@@ -64,7 +64,7 @@ impl Services {
                     }
                 }
                 // What is under way may never be answered here: the client repeats it at the new leader.
-                () = leadership::lost(&mut leadership) => {
+                () = tenure.ended() => {
                     return Err(unavailable("this node is not the leader any more"));
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dwell_consensus::leadership;
+use dwell_consensus::leadership::Tenure;
 use dwell_consensus::proposer::ProposeError;
 use dwell_machine::{Command, Receive, Reply};
 use dwell_proto::v1;
@@ -24,7 +24,7 @@ impl Services {
         }
         let deadline = Instant::now() + Duration::from_millis(wait_ms);
         let waiter = self.hub.waiter(queue);
-        let mut leadership = self.group.leadership.clone();
+        let mut tenure = Tenure::current(&self.group.leadership);
         let result = loop {
             // Once more now that this call is known to the hub: a message may have come in between.
             match self.receive_now(&command).await {
@@ -39,7 +39,7 @@ impl Services {
             tokio::select! {
                 () = waiter.notified() => {}
                 () = tokio::time::sleep_until(deadline) => break Ok(Vec::new()),
-                () = leadership::lost(&mut leadership) => break Err(ProposeError::NotLeader.into()),
+                () = tenure.ended() => break Err(ProposeError::NotLeader.into()),
             }
         };
         self.hub.leave(queue, waiter);
