@@ -39,8 +39,10 @@ pub enum BatchError {
 impl Batch {
     /// Encodes commands as one log entry's payload.
     pub fn encode(at_ms: u64, commands: impl IntoIterator<Item = Command>) -> Bytes {
-        let batch =
-            Batch { at_ms, commands: commands.into_iter().map(|command| Envelope { command: Some(command) }).collect() };
+        let batch = Batch {
+            at_ms,
+            commands: commands.into_iter().map(|command| Envelope { command: Some(command) }).collect(),
+        };
         let mut buffer = BytesMut::with_capacity(1 + batch.encoded_len());
         buffer.put_u8(BATCH_VERSION);
         batch.encode_raw(&mut buffer);

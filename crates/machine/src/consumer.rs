@@ -2,8 +2,8 @@
 
 use crate::command::{Attach, Detach, SetCredit};
 use crate::key;
-use crate::limits::{CONSUMERS_MAX, LEASES_MAX};
 use crate::lifecycle::delivery_of;
+use crate::limits::{CONSUMERS_MAX, LEASES_MAX};
 use crate::machine::Step;
 use crate::record::{self, ConsumerRecord};
 use crate::reply::{CloseReason, Effect, Refusal, Reply};
@@ -79,11 +79,7 @@ impl<S: Store> Step<'_, S> {
         consumer.credit = command.credit;
         consumer.session_timeout_ms = command.session_timeout_ms;
         if let Some(attachment) = displaced {
-            self.effect(Effect::CloseConsumer {
-                consumer: consumer_key,
-                attachment,
-                reason: CloseReason::Displaced,
-            });
+            self.effect(Effect::CloseConsumer { consumer: consumer_key, attachment, reason: CloseReason::Displaced });
         }
         consumer_key
     }
@@ -92,7 +88,10 @@ impl<S: Store> Step<'_, S> {
     fn redeliver(&mut self, queue_id: u64, consumer_key: u64, command: &Attach) -> Vec<crate::command::Lease> {
         let queue = self.queue(queue_id);
         let held = |lease: &crate::command::Lease| {
-            queue.leases.get(&lease.sequence).is_some_and(|row| row.consumer == consumer_key && row.token == lease.token)
+            queue
+                .leases
+                .get(&lease.sequence)
+                .is_some_and(|row| row.consumer == consumer_key && row.token == lease.token)
         };
         let (kept, lost): (Vec<_>, Vec<_>) = command.holding.iter().copied().partition(held);
         let kept: std::collections::BTreeSet<u64> = kept.into_iter().map(|lease| lease.sequence).collect();

@@ -131,8 +131,12 @@ mod tests {
 
     fn timer() -> impl Strategy<Value = Timer> {
         let kind = prop_oneof![Just(TimerKind::Release), Just(TimerKind::Expire)];
-        (any::<u64>(), kind, any::<u64>(), any::<u64>())
-            .prop_map(|(at_ms, kind, queue, sequence)| Timer { at_ms, kind, queue, sequence })
+        (any::<u64>(), kind, any::<u64>(), any::<u64>()).prop_map(|(at_ms, kind, queue, sequence)| Timer {
+            at_ms,
+            kind,
+            queue,
+            sequence,
+        })
     }
 
     proptest! {

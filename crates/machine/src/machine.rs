@@ -7,9 +7,7 @@ use bytes::Bytes;
 
 use crate::command::{Command, QueueSettings};
 use crate::key::{self, Timer};
-use crate::record::{
-    self, ConsumerRecord, Counts, LeaseRecord, MessageRecord, MetaRecord, QueueRecord, Totals,
-};
+use crate::record::{self, ConsumerRecord, Counts, LeaseRecord, MessageRecord, MetaRecord, QueueRecord, Totals};
 use crate::reply::{Applied, Effect, Reply};
 use crate::state::{Consumer, Queue};
 use crate::store::{Store, StoreError, StoreRead, Table};
@@ -148,12 +146,7 @@ impl Machine {
 
     /// Applies one log entry: its commands in order, at the leader's time `at_ms`. All rows are in the store
     /// when it returns.
-    pub fn apply(
-        &mut self,
-        store: &mut impl Store,
-        at_ms: u64,
-        commands: Vec<Command>,
-    ) -> Result<Applied, StoreError> {
+    pub fn apply(&mut self, store: &mut impl Store, at_ms: u64, commands: Vec<Command>) -> Result<Applied, StoreError> {
         self.meta.now_ms = self.meta.now_ms.max(at_ms);
         let mut step = Step { machine: self, store, applied: Applied::default(), woken: BTreeSet::new() };
         step.applied.replies.reserve(commands.len());
@@ -242,11 +235,7 @@ impl QueueView {
 }
 
 /// Reads a stored message. `None` if it is gone.
-pub fn read_message(
-    store: &impl StoreRead,
-    queue: u64,
-    sequence: u64,
-) -> Result<Option<MessageRecord>, StoreError> {
+pub fn read_message(store: &impl StoreRead, queue: u64, sequence: u64) -> Result<Option<MessageRecord>, StoreError> {
     match store.get(Table::Messages, &key::message(queue, sequence))? {
         Some(value) => record::decode(Table::Messages, value).map(Some),
         None => Ok(None),

@@ -20,8 +20,9 @@ pub(crate) fn encode(record: &impl Message) -> Bytes {
 /// Decodes a value of `table`; byte fields are slices of it.
 pub(crate) fn decode<R: Message + Default>(table: Table, mut value: Bytes) -> Result<R, StoreError> {
     match value.first() {
-        Some(&VERSION) => R::decode(value.split_off(1))
-            .map_err(|error| StoreError::Corrupt { table, reason: error.to_string() }),
+        Some(&VERSION) => {
+            R::decode(value.split_off(1)).map_err(|error| StoreError::Corrupt { table, reason: error.to_string() })
+        }
         Some(version) => Err(StoreError::Corrupt {
             table,
             reason: format!("format version {version}, this node reads up to {VERSION}"),

@@ -135,8 +135,7 @@ impl<S: Store> Step<'_, S> {
             }
             limit -= rows.len();
             for (row_key, value) in rows {
-                let (_, sequence) =
-                    key::parse_message(&row_key).ok_or_else(|| malformed(Table::Messages, &row_key))?;
+                let (_, sequence) = key::parse_message(&row_key).ok_or_else(|| malformed(Table::Messages, &row_key))?;
                 self.sweep_message(queue_id, sequence, record::decode(Table::Messages, value)?)?;
                 self.queue(queue_id).swept_below = sequence + 1;
             }

@@ -39,9 +39,10 @@ impl Queue {
 
     /// A queue as it was stored; leases and consumers are added by the caller.
     pub fn restore(id: u64, record: QueueRecord) -> Queue {
-        let lanes = record.lanes.iter().map(|lane| {
-            (Reverse(u8::try_from(lane.priority).unwrap_or(u8::MAX)), Lane::restore(id, lane))
-        });
+        let lanes = record
+            .lanes
+            .iter()
+            .map(|lane| (Reverse(u8::try_from(lane.priority).unwrap_or(u8::MAX)), Lane::restore(id, lane)));
         Queue {
             id,
             lanes: lanes.collect(),
