@@ -157,6 +157,7 @@ impl History {
         };
         verdict.violations.extend(self.missing().into_iter().map(Violation::Lost));
         let mut lateness = Vec::with_capacity(self.delivered.len());
+        let began_us = self.published.values().map(|published| published.sent_at_us).min().unwrap_or(0);
         for (id, deliveries) in self.deliveries_by_message() {
             let Some(published) = self.published.get(&id) else {
                 verdict.violations.push(Violation::NeverSent(id));
@@ -167,7 +168,11 @@ impl History {
             verdict.violations.extend(wrong_due(published, first));
             let due_us = first.ready_at_ms * 1000;
             if !unmeasured.iter().any(|span| span.contains(&due_us)) {
-                lateness.push(first.received_at_us.saturating_sub(due_us));
+                let late_us = first.received_at_us.saturating_sub(due_us);
+                lateness.push(late_us);
+                let second = due_us.saturating_sub(began_us) / 1_000_000;
+                let worst = verdict.worst_lateness_by_second.entry(second).or_default();
+                *worst = late_us.max(*worst);
             }
             self.judge_duplicates(&deliveries, &mut verdict);
         }
@@ -289,6 +294,8 @@ pub struct Verdict {
     pub allowed_duplicates: usize,
     /// From due to received, of each message's first delivery.
     pub lateness: Distribution,
+    /// The largest lateness of what fell due in each second since the first message was sent.
+    pub worst_lateness_by_second: BTreeMap<u64, u64>,
     /// The longest time between one confirm and the next.
     pub longest_confirm_gap_us: u64,
     /// Everything that must not be.
@@ -302,6 +309,8 @@ impl fmt::Display for Verdict {
         writeln!(formatter, "deliveries           {}", self.deliveries)?;
         writeln!(formatter, "allowed duplicates   {}", self.allowed_duplicates)?;
         writeln!(formatter, "lateness             {}", self.lateness)?;
+        let worst = self.worst_lateness_by_second.iter().map(|(second, us)| format!("{second}:{}", us / 1000));
+        writeln!(formatter, "worst by second, ms  {}", worst.collect::<Vec<_>>().join(" "))?;
         writeln!(formatter, "longest confirm gap  {}", milliseconds(self.longest_confirm_gap_us))?;
         write!(formatter, "violations           {}", self.violations.len())?;
         for violation in self.violations.iter().take(20) {

@@ -157,12 +157,14 @@ async fn consume(client: &Client, seen: &Arc<Seen>) -> JoinSet<()> {
 }
 
 async fn wait_until_consumed(cluster: &TestCluster, seen: &Seen, due: Instant) {
-    let mut seconds = tokio::time::interval(Duration::from_secs(1));
-    let mut elapsed = 0;
-    while seen.distinct() < MESSAGES as usize {
-        seconds.tick().await;
-        elapsed += 1;
-        if elapsed % 5 == 0 {
+    tokio::time::sleep_until(due).await;
+    let mut looks = tokio::time::interval(Duration::from_millis(100));
+    for look in 0.. {
+        looks.tick().await;
+        if seen.distinct() == MESSAGES as usize {
+            return;
+        }
+        if look % 100 == 0 {
             println!("{} s after due: {} consumed", due.elapsed().as_secs(), seen.distinct());
         }
         assert!(cluster.nodes().iter().all(|node| node.is_running()), "a node died");

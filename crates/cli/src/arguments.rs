@@ -1,7 +1,9 @@
 //! The command line.
 
+use std::time::Duration;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dwell_client::{Client, Error};
+use dwell_client::{Client, ClientOptions, Error};
 
 use crate::bench::arguments::BenchArguments;
 use crate::commands::cluster::ClusterArguments;
@@ -11,6 +13,7 @@ use crate::commands::publish::PublishArguments;
 use crate::commands::queue::QueueArguments;
 use crate::commands::receive::ReceiveArguments;
 use crate::commands::server::ServerArguments;
+use crate::times::parse_duration;
 
 /// Dwell, a replicated message broker for messages whose time matters.
 #[derive(Debug, Parser)]
@@ -23,7 +26,7 @@ pub struct Arguments {
 }
 
 /// What every client command takes.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct GlobalArguments {
     /// Addresses of one or more nodes, separated by commas. Any node will do
     #[arg(
@@ -38,12 +41,30 @@ pub struct GlobalArguments {
     /// How to print: for people, or one JSON value a line
     #[arg(long, global = true, value_enum, default_value = "table")]
     pub output: Output,
+    /// Give up when no node could serve for so long [default: 10s; publish, consume and bench: 30s]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
 }
 
+/// Somebody waits at the terminal.
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
+/// Work that goes on should outlast the restart of a cluster.
+const STREAM_DEADLINE: Duration = Duration::from_secs(30);
+
 impl GlobalArguments {
-    /// A client of the cluster.
+    /// A client of the cluster, for single calls.
     pub fn client(&self) -> Result<Client, Error> {
-        Client::connect(&self.server)
+        self.client_with(CALL_DEADLINE)
+    }
+
+    /// A client of the cluster, for work that goes on.
+    pub fn streaming_client(&self) -> Result<Client, Error> {
+        self.client_with(STREAM_DEADLINE)
+    }
+
+    fn client_with(&self, deadline: Duration) -> Result<Client, Error> {
+        let options = ClientOptions::default().retry_deadline(self.timeout.unwrap_or(deadline));
+        Client::connect_with(&self.server, options)
     }
 }
 

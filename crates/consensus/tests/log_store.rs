@@ -1,4 +1,5 @@
 //! openraft's log storage beyond openraft's own suite: reopening, sharing, limits.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io;
 use std::ops::Range;

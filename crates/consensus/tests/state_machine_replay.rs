@@ -1,4 +1,5 @@
 //! One log makes one state: on memory and on disk, through kills and restarts, by snapshot and by entries.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod state_support;
 

@@ -1,4 +1,5 @@
 //! The log and the state after a restart: what openraft needs is always there.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod state_support;
 

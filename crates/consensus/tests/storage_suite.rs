@@ -1,4 +1,5 @@
 //! openraft's own storage tests, on the real stores.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod state_support;
 

@@ -252,7 +252,7 @@ pub struct Detach {
     /// The consumer's key, from the reply to its attach.
     #[prost(uint64, tag = "1")]
     pub consumer: u64,
-    /// The attachment that ended; another one by now makes this command do nothing.
+    /// The attachment that ended; another one by now, or none, makes this command do nothing.
     #[prost(uint64, tag = "2")]
     pub attachment: u64,
     /// True: the client closed, and its leases return at once. False: after its session timeout.

@@ -31,24 +31,35 @@ impl<S: Store> Step<'_, S> {
     }
 
     fn check_attach(&self, command: &Attach, queue_id: u64, existing: Option<u64>) -> Result<(), Refusal> {
-        let mut credit_before = 0;
-        if let Some(consumer) = existing.and_then(|consumer_key| self.machine.consumers.get(&consumer_key)) {
-            if consumer.queue != queue_id {
+        let consumer = existing.and_then(|consumer_key| self.machine.consumers.get(&consumer_key));
+        match consumer {
+            Some(consumer) if consumer.queue != queue_id => {
                 let queue = self.machine.queue_name(consumer.queue).unwrap_or_default().to_owned();
-                return Err(Refusal::ConsumerOfAnotherQueue { consumer_id: command.consumer_id.clone(), queue });
+                Err(Refusal::ConsumerOfAnotherQueue { consumer_id: command.consumer_id.clone(), queue })
             }
-            credit_before = consumer.credit as usize;
-        } else if self.machine.consumers.len() >= CONSUMERS_MAX {
-            return Err(Refusal::TooManyConsumers { limit: CONSUMERS_MAX });
+            None if self.machine.consumers.len() >= CONSUMERS_MAX => {
+                Err(Refusal::TooManyConsumers { limit: CONSUMERS_MAX })
+            }
+            _ => self.check_credit(consumer, command.credit),
         }
-        self.check_credit(credit_before, command.credit)
     }
 
-    fn check_credit(&self, before: usize, credit: u32) -> Result<(), Refusal> {
-        if self.machine.leases_promised() - before + credit as usize > LEASES_MAX {
+    fn check_credit(&self, consumer: Option<&Consumer>, credit: u32) -> Result<(), Refusal> {
+        let (held, before) = consumer.map_or((0, 0), |consumer| (consumer.held.len(), consumer.promised()));
+        let after = held.max(credit as usize);
+        if after > before && self.machine.leases_promised() - before + after > LEASES_MAX {
             return Err(Refusal::TooManyLeases { limit: LEASES_MAX });
         }
         Ok(())
+    }
+
+    fn change_credit(&mut self, consumer_key: u64, credit: u32) {
+        if let Some(consumer) = self.machine.consumers.get_mut(&consumer_key) {
+            let before = consumer.promised();
+            consumer.credit = credit;
+            let promised = &mut self.machine.leases_of_consumers;
+            *promised = *promised - before + consumer.promised();
+        }
     }
 
     fn open_consumer(&mut self, queue_id: u64, command: &Attach) -> u64 {
@@ -62,7 +73,7 @@ impl<S: Store> Step<'_, S> {
             session_timeout_ms: command.session_timeout_ms,
             session_deadline_ms: 0,
         });
-        self.machine.credit_granted += consumer.credit as usize;
+        self.machine.leases_of_consumers += consumer.promised();
         self.machine.consumers.insert(consumer_key, consumer);
         self.machine.consumer_ids.insert(command.consumer_id.clone(), consumer_key);
         self.queue(queue_id).consumers.insert(consumer_key);
@@ -73,11 +84,10 @@ impl<S: Store> Step<'_, S> {
         let Some(consumer) = self.machine.consumers.get_mut(&consumer_key) else { return consumer_key };
         let displaced = consumer.is_attached().then_some(consumer.attachment);
         self.machine.session_deadlines.remove(&(consumer.session_deadline_ms, consumer_key));
-        self.machine.credit_granted = self.machine.credit_granted - consumer.credit as usize + command.credit as usize;
         consumer.session_deadline_ms = 0;
         consumer.attachment = command.attachment;
-        consumer.credit = command.credit;
         consumer.session_timeout_ms = command.session_timeout_ms;
+        self.change_credit(consumer_key, command.credit);
         if let Some(attachment) = displaced {
             self.effect(Effect::CloseConsumer { consumer: consumer_key, attachment, reason: CloseReason::Displaced });
         }
@@ -148,14 +158,11 @@ impl<S: Store> Step<'_, S> {
         if !consumer.is_attached() || consumer.attachment != command.attachment {
             return Ok(Reply::Done);
         }
-        let (queue_id, before) = (consumer.queue, consumer.credit as usize);
-        if let Err(refusal) = self.check_credit(before, command.credit) {
+        let queue_id = consumer.queue;
+        if let Err(refusal) = self.check_credit(Some(consumer), command.credit) {
             return Ok(Reply::Refused(refusal));
         }
-        self.machine.credit_granted = self.machine.credit_granted - before + command.credit as usize;
-        if let Some(consumer) = self.machine.consumers.get_mut(&command.consumer) {
-            consumer.credit = command.credit;
-        }
+        self.change_credit(command.consumer, command.credit);
         self.write_consumer(command.consumer);
         self.update_available(queue_id, command.consumer);
         self.dispatch(queue_id)?;

@@ -177,7 +177,9 @@ impl<S: Store> Step<'_, S> {
         self.store.delete(Table::Leases, &key::message(queue_id, sequence));
         match self.machine.consumers.get_mut(&lease.consumer) {
             Some(consumer) => {
+                let before = consumer.promised();
                 consumer.held.remove(&sequence);
+                self.machine.leases_of_consumers -= before - consumer.promised();
             }
             None => self.machine.leases_received -= 1,
         }

@@ -27,8 +27,8 @@ pub struct Machine {
     pub(crate) queue_names: BTreeMap<String, u64>,
     pub(crate) consumers: BTreeMap<u64, Consumer>,
     pub(crate) consumer_ids: BTreeMap<String, u64>,
-    /// Credit of all consumers: how many leases they may come to hold.
-    pub(crate) credit_granted: usize,
+    /// How many leases all consumers hold or may come to hold.
+    pub(crate) leases_of_consumers: usize,
     /// Leases held by receive calls.
     pub(crate) leases_received: usize,
     /// Deadline, queue, sequence.
@@ -75,7 +75,7 @@ impl Machine {
             queue_names: BTreeMap::new(),
             consumers: BTreeMap::new(),
             consumer_ids: BTreeMap::new(),
-            credit_granted: 0,
+            leases_of_consumers: 0,
             leases_received: 0,
             lease_deadlines: BTreeSet::new(),
             session_deadlines: BTreeSet::new(),
@@ -96,6 +96,7 @@ impl Machine {
             machine.restore_lease(queue, sequence, record::decode(Table::Leases, value)?);
             Ok(())
         })?;
+        machine.leases_of_consumers = machine.consumers.values().map(Consumer::promised).sum();
         for (id, queue) in &mut machine.queues {
             for consumer_key in queue.consumers.clone() {
                 if let Some(consumer) = machine.consumers.get(&consumer_key) {
@@ -120,7 +121,6 @@ impl Machine {
 
     fn restore_consumer(&mut self, consumer_key: u64, record: ConsumerRecord) {
         let consumer = Consumer::restore(record);
-        self.credit_granted += consumer.credit as usize;
         self.consumer_ids.insert(consumer.consumer_id.clone(), consumer_key);
         if !consumer.is_attached() {
             self.session_deadlines.insert((consumer.session_deadline_ms, consumer_key));
@@ -206,7 +206,7 @@ impl Machine {
 
     /// How many leases there are or may come to be.
     pub(crate) fn leases_promised(&self) -> usize {
-        self.credit_granted + self.leases_received
+        self.leases_of_consumers + self.leases_received
     }
 
     /// Puts `next_timer_ms` at the first timer there is.

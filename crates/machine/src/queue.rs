@@ -75,7 +75,7 @@ impl<S: Store> Step<'_, S> {
         let consumer = self.machine.consumers.remove(&consumer_key)?;
         self.machine.consumer_ids.remove(&consumer.consumer_id);
         self.machine.session_deadlines.remove(&(consumer.session_deadline_ms, consumer_key));
-        self.machine.credit_granted -= consumer.credit as usize;
+        self.machine.leases_of_consumers -= consumer.promised();
         self.store.delete(Table::Consumers, &key::id(consumer_key));
         Some(consumer)
     }

@@ -11,6 +11,11 @@ use crate::record::{self, ExpiryRecord, MessageRecord, PlaceRecord, Ticket};
 use crate::reply::Reply;
 use crate::store::{Store, StoreError, Table};
 
+/// A sweep reads messages with their bodies, so it goes by bytes too, and in pages that fit in memory even with
+/// the largest bodies.
+const SWEEP_BYTES_MAX: usize = 8 * 1024 * 1024;
+const SWEEP_PAGE: usize = 8;
+
 impl<S: Store> Step<'_, S> {
     pub fn release(&mut self) -> Result<Reply, StoreError> {
         let mut budget = RELEASE_STEP_MAX;
@@ -121,20 +126,25 @@ impl<S: Store> Step<'_, S> {
         Ok(spent)
     }
 
-    /// Removes rows of deleted queues, up to `limit` messages.
+    /// Removes rows of deleted queues: up to `limit` messages and queues, and no more bytes than
+    /// [`SWEEP_BYTES_MAX`] and one page.
     fn sweep_deleted(&mut self, mut limit: usize) -> Result<(), StoreError> {
+        let mut bytes = 0;
         while limit > 0
+            && bytes < SWEEP_BYTES_MAX
             && let Some(queue_id) = self.machine.sweeps.first().copied()
         {
             let from = key::message(queue_id, self.queue(queue_id).swept_below);
-            let rows = self.store.scan(Table::Messages, &from, &key::message(queue_id, u64::MAX), limit)?;
+            let until = key::message(queue_id, u64::MAX);
+            let rows = self.store.scan(Table::Messages, &from, &until, limit.min(SWEEP_PAGE))?;
+            limit -= rows.len().max(1);
             if rows.is_empty() {
                 self.machine.sweeps.remove(&queue_id);
                 self.machine.queues.remove(&queue_id);
                 self.store.delete(Table::Queues, &key::id(queue_id));
             }
-            limit -= rows.len();
             for (row_key, value) in rows {
+                bytes += value.len();
                 let (_, sequence) = key::parse_message(&row_key).ok_or_else(|| malformed(Table::Messages, &row_key))?;
                 self.sweep_message(queue_id, sequence, record::decode(Table::Messages, value)?)?;
                 self.queue(queue_id).swept_below = sequence + 1;

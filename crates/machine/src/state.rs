@@ -176,6 +176,11 @@ impl Consumer {
         }
     }
 
+    /// How many leases it holds or may come to hold. Lowering the credit takes none back.
+    pub fn promised(&self) -> usize {
+        self.held.len().max(self.credit as usize)
+    }
+
     pub fn is_attached(&self) -> bool {
         self.session_deadline_ms == 0
     }

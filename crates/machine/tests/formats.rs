@@ -4,6 +4,8 @@
 //! is read besides the old one, and leave these files alone. New formats get files of their own, written by
 //! running the test with `WRITE_GOLDEN=1`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 use bytes::Bytes;
 use dwell_machine::*;
 

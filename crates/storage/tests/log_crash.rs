@@ -1,4 +1,5 @@
 //! Copies a log's files while it is written, as a crash would leave them, and opens the copy.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod log_support;
 

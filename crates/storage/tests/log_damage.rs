@@ -1,4 +1,5 @@
 //! What happens to a log whose files a crash tore, or something damaged.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod log_support;
 

@@ -1,4 +1,5 @@
 //! How writes share the disk, keep their order, and fail.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod log_support;
 

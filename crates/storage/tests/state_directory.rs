@@ -1,4 +1,5 @@
 //! What is found on disk when a state is opened, and what is written there.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! A real process that is killed while RocksDB flushes on its own.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

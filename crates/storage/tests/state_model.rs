@@ -1,4 +1,5 @@
 //! The state against a sorted map, under random writes, commits, flushes, restarts and crashes.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -109,7 +109,9 @@ fn lateness_is_counted_outside_the_unmeasured_spans_only() {
         vec![published(Due::AtMs(100_500), SECOND), published(Due::AtMs(200_000), SECOND)],
         vec![late, delivered(2, 200_000)],
     );
-    assert_eq!(history.check(&[]).lateness.max_us(), 400 * MS);
+    let verdict = history.check(&[]);
+    assert_eq!(verdict.lateness.max_us(), 400 * MS);
+    assert_eq!(verdict.worst_lateness_by_second, [(99, 400 * MS), (199, 3 * MS)].into());
     let second_after_kill = KILL..KILL + SECOND;
     let verdict = history.check(std::slice::from_ref(&second_after_kill));
     assert_eq!((verdict.lateness.count(), verdict.lateness.max_us()), (1, 3 * MS));

@@ -62,7 +62,8 @@ fn check(run: &Run, delivery: &Delivery, latencies: &mut Latencies) {
 
 fn note(run: &Run, acknowledged: Result<(), Error>) {
     if let Err(error) = acknowledged {
-        run.unacknowledged.fetch_add(1, Ordering::Relaxed);
+        let count = if error.is_outcome_unknown() { &run.acknowledged_perhaps } else { &run.unacknowledged };
+        count.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(%error, "a message was not acknowledged");
     }
 }

@@ -24,7 +24,10 @@ pub struct Report {
     pub duplicates: u64,
     /// Received, and of another run.
     pub foreign: u64,
+    /// The lease had ended, or the acknowledgement was refused.
     pub acknowledgements_failed: u64,
+    /// The answer was lost with the connection, and the repetition found the lease gone.
+    pub acknowledgements_in_doubt: u64,
     pub publish_seconds: f64,
     pub publish_rate: f64,
     /// From the first publish to the last receipt.
@@ -61,6 +64,7 @@ impl Report {
             duplicates: ledger.duplicates(),
             foreign: run.foreign.load(Ordering::Relaxed),
             acknowledgements_failed: run.unacknowledged.load(Ordering::Relaxed),
+            acknowledgements_in_doubt: run.acknowledged_perhaps.load(Ordering::Relaxed),
             publish_seconds,
             publish_rate: rate(ledger.confirmed(), publish_seconds),
             total_seconds,
@@ -84,6 +88,7 @@ impl Report {
             ("received again", self.duplicates),
             ("of other runs", self.foreign),
             ("acknowledgements failed", self.acknowledgements_failed),
+            ("acknowledgements in doubt", self.acknowledgements_in_doubt),
         ] {
             counts.add_row([name.to_owned(), count.to_string()]);
         }

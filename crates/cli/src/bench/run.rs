@@ -31,13 +31,15 @@ pub struct Run {
     pub early: AtomicU64,
     /// Deliveries of messages that this run did not publish.
     pub foreign: AtomicU64,
-    /// Acknowledgements that failed.
+    /// Acknowledgements that came too late, or failed.
     pub unacknowledged: AtomicU64,
+    /// Acknowledgements whose first answer was lost with the connection.
+    pub acknowledged_perhaps: AtomicU64,
     /// Nothing more is to be published.
     pub stopping: CancellationToken,
     /// Nothing more is to be received.
     pub drained: CancellationToken,
-    servers: Vec<String>,
+    global: GlobalArguments,
     /// The latest due time.
     last_due_ms: AtomicU64,
 }
@@ -45,7 +47,7 @@ pub struct Run {
 impl Run {
     /// A client with connections of its own, as another process would have.
     pub fn client(&self) -> anyhow::Result<Client> {
-        Ok(Client::connect(&self.servers)?)
+        Ok(self.global.streaming_client()?)
     }
 
     /// A message is due then.
@@ -69,9 +71,10 @@ pub async fn run(global: &GlobalArguments, arguments: &BenchArguments) -> anyhow
         early: AtomicU64::new(0),
         foreign: AtomicU64::new(0),
         unacknowledged: AtomicU64::new(0),
+        acknowledged_perhaps: AtomicU64::new(0),
         stopping: CancellationToken::new(),
         drained: CancellationToken::new(),
-        servers: global.server.clone(),
+        global: global.clone(),
         last_due_ms: AtomicU64::new(0),
     });
     let client = run.client()?;

@@ -35,7 +35,7 @@ pub struct ConsumeArguments {
 pub async fn run(global: &GlobalArguments, arguments: ConsumeArguments) -> anyhow::Result<()> {
     let mut options = ConsumeOptions::default().credit(arguments.credit).session_timeout(arguments.session_timeout);
     options.consumer_id = arguments.consumer_id.clone();
-    let mut consumer = global.client()?.consume(&arguments.queue, options).await?;
+    let mut consumer = global.streaming_client()?.consume(&arguments.queue, options).await?;
     let result = print_all(global, &arguments, &mut consumer).await;
     let closed = consumer.close().await;
     // A displaced or deleted consumer need not be closed; its error is the first one.

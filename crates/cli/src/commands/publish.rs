@@ -108,7 +108,7 @@ impl PublishArguments {
 }
 
 pub async fn run(global: &GlobalArguments, arguments: PublishArguments) -> anyhow::Result<()> {
-    let publisher = global.client()?.publisher(PublisherOptions::default());
+    let publisher = global.streaming_client()?.publisher(PublisherOptions::default());
     let mut run = Run { publisher, output: global.output, unconfirmed: VecDeque::new(), confirmed: 0, last: None };
     let body = match (&arguments.body, &arguments.file) {
         (Some(body), _) => Some(Bytes::from(body.clone())),
@@ -120,7 +120,9 @@ pub async fn run(global: &GlobalArguments, arguments: PublishArguments) -> anyho
         Some(body) => run.repeat(&arguments, body).await,
         None => run.lines(&arguments).await,
     };
-    run.summarize(&arguments)?;
+    if result.is_ok() || run.confirmed > 0 {
+        run.summarize(&arguments)?;
+    }
     result
 }
 

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dwell_storage::log::{Log, LogEntry, LogError};
 use futures::{Stream, TryStreamExt, stream};
-use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -155,10 +155,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     /// In chunks: what is to be applied after a restart or an election may be more than fits in memory.
-    async fn entries_stream<RB>(
-        &mut self,
-        range: RB,
-    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
@@ -229,7 +226,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let mut shared = self.shared.lock();
             shared.tail.truncate(index);
             if shared.last.is_some_and(|last| last.index >= index) {
-                shared.last = last_log_id.filter(|log_id| Some(log_id.index) > shared.purged.map(|purged| purged.index));
+                shared.last =
+                    last_log_id.filter(|log_id| Some(log_id.index) > shared.purged.map(|purged| purged.index));
             }
         }
         wait.await

@@ -39,8 +39,9 @@ impl Tail {
 
     /// Forgets the entries from `index` on.
     pub fn truncate(&mut self, index: u64) {
-        while let Some(entry) = self.entries.pop_back_if(|entry| entry.log_id.index >= index) {
-            self.bytes -= weight(&entry);
+        while let Some(entry) = self.entries.back().filter(|entry| entry.log_id.index >= index) {
+            self.bytes -= weight(entry);
+            self.entries.pop_back();
         }
     }
 

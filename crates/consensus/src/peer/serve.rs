@@ -15,7 +15,8 @@ use super::{Groups, PeerService};
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves the node's peers, and `routes` besides: calls of clients that a peer passes on. Until `shutdown` is ready, and then until their calls have ended.
+/// Serves the node's peers, and `routes` besides: calls of clients that a peer passes on. Until `shutdown` is ready,
+/// and then until their calls have ended.
 ///
 /// Append streams end with their leader, so a caller that means to stop should not wait for this to return.
 pub async fn serve(

@@ -49,7 +49,7 @@ impl Services {
         // In a task of its own: a client that goes away cancels this call, and must be detached all the same.
         let (opened, attached) = tokio::sync::oneshot::channel();
         tokio::spawn(self.clone().serve_consumer(attach, requests, responses, opened));
-        attached.await.unwrap_or_else(|_| Err(RequestError::UnexpectedReply))?;
+        attached.await.unwrap_or(Err(RequestError::UnexpectedReply))?;
         Ok(ReceiverStream::new(receiver))
     }
 

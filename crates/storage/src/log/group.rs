@@ -94,7 +94,10 @@ impl GroupState {
     fn load_entries(&mut self, group: u64, stored: Range<u64>) -> Result<(), LogError> {
         let begin = self.begin();
         if self.purged.is_some() && stored.start > begin {
-            return Err(LogError::Corrupt(format!("group {group}: entries {begin} to {} are missing", stored.start - 1)));
+            return Err(LogError::Corrupt(format!(
+                "group {group}: entries {begin} to {} are missing",
+                stored.start - 1
+            )));
         }
         let end = self.truncated.map_or(stored.end, |truncated| stored.end.min(truncated));
         let entries = stored.start.max(begin)..end;

@@ -43,7 +43,8 @@ impl LogMetrics {
                     exponential_buckets(256.0, 4.0, 10)?,
                 )?,
                 write_queue: {
-                    let gauge = IntGauge::new("dwell_log_write_queue", "Requests waiting to be written to the Raft log")?;
+                    let gauge =
+                        IntGauge::new("dwell_log_write_queue", "Requests waiting to be written to the Raft log")?;
                     registry.register(Box::new(gauge.clone()))?;
                     gauge
                 },

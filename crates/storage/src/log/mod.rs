@@ -174,12 +174,7 @@ impl Log {
             true => vec![Change::Put(KEY_TRUNCATED.to_vec(), encode_position(Some(index)))],
             false => Vec::new(),
         };
-        self.shared.queue.push(Request {
-            group: group.id,
-            changes,
-            written: Some(Box::new(written)),
-            room: None,
-        })?;
+        self.shared.queue.push(Request { group: group.id, changes, written: Some(Box::new(written)), room: None })?;
         if is_needed {
             state.truncate(index);
         }
@@ -197,8 +192,10 @@ impl Log {
         if state.purged.as_ref().is_some_and(|(purged, _)| index <= *purged) {
             return Ok(());
         }
-        let changes =
-            vec![Change::Put(KEY_PURGED.to_vec(), encode_purge(index, &note)), Change::Compact(index.saturating_add(1))];
+        let changes = vec![
+            Change::Put(KEY_PURGED.to_vec(), encode_purge(index, &note)),
+            Change::Compact(index.saturating_add(1)),
+        ];
         self.shared.queue.push(Request { group: group.id, changes, written: None, room: None })?;
         state.purge(index, note);
         Ok(())
@@ -222,13 +219,7 @@ impl Log {
         self.put_request(group, key, value, None)
     }
 
-    fn put_request(
-        &self,
-        group: u64,
-        key: &[u8],
-        value: Bytes,
-        written: Option<WrittenFn>,
-    ) -> Result<(), LogError> {
+    fn put_request(&self, group: u64, key: &[u8], value: Bytes, written: Option<WrittenFn>) -> Result<(), LogError> {
         let group = self.shared.group(group)?;
         let mut state = group.lock();
         let changes = vec![Change::Put([&[KEY_CALLER], key].concat(), value.to_vec())];
@@ -275,12 +266,7 @@ impl Log {
         }
     }
 
-    async fn read_from_disk(
-        &self,
-        group: u64,
-        range: Range<u64>,
-        bytes_max: usize,
-    ) -> Result<Vec<LogEntry>, LogError> {
+    async fn read_from_disk(&self, group: u64, range: Range<u64>, bytes_max: usize) -> Result<Vec<LogEntry>, LogError> {
         let stopped = || LogError::Failed("the reading thread has stopped".to_owned());
         let (reply, read) = oneshot::channel();
         let reads = self.reads.as_ref().ok_or_else(stopped)?;

@@ -84,7 +84,8 @@ fn record_length(bytes: &[u8], signature: u32, stamp: Option<&Stamp>) -> Option<
     let (footer_offset, _) = rest.split_first_chunk::<8>()?;
     let (length, compression) = (u64::from_be_bytes(*length) >> 8, length[7]);
     let footer_offset = u64::from_be_bytes(*footer_offset);
-    if compression > 1 || length > bytes.len() as u64 || footer_offset > length || footer_offset < RECORD_HEADER as u64 {
+    if compression > 1 || length > bytes.len() as u64 || footer_offset > length || footer_offset < RECORD_HEADER as u64
+    {
         return None;
     }
     // Both are within `bytes` now.
@@ -149,7 +150,11 @@ mod tests {
             let mut damaged = bytes.clone();
             damaged[position] ^= 0x80;
             let damage = find_damage(&damaged, 7, Some(&STAMP)).expect("found");
-            assert_eq!(damage, Damage { broken_at: FILE_HEADER, whole_at: FILE_HEADER + first.len() }, "byte {position}");
+            assert_eq!(
+                damage,
+                Damage { broken_at: FILE_HEADER, whole_at: FILE_HEADER + first.len() },
+                "byte {position}"
+            );
         }
     }
 
