@@ -21,7 +21,7 @@ const BODY_BYTES: usize = 100;
 const BATCH: u64 = 1_000;
 const PUBLISHERS: u64 = 4;
 const CONSUMERS: usize = 4;
-const CREDIT: u32 = 5_000;
+const CREDIT: u32 = 1_000;
 const CONSUMED_WITHIN: Duration = Duration::from_secs(600);
 const CONFIRM_MAX: Duration = Duration::from_millis(250);
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
@@ -192,8 +192,13 @@ impl Prober {
     /// Ends it; answers the confirm times of what was sent from `from_us` on.
     fn stop(self, from_us: u64) -> Distribution {
         self.stop.send_replace(true);
-        let measured = self.thread.join().unwrap();
-        Distribution::new(measured.into_iter().filter(|(sent, _)| *sent >= from_us).map(|(_, took)| took).collect())
+        let mut measured = self.thread.join().unwrap();
+        measured.retain(|(sent_at_us, _)| *sent_at_us >= from_us);
+        measured.sort_by_key(|(_, took_us)| std::cmp::Reverse(*took_us));
+        for (sent_at_us, took_us) in measured.iter().take(5) {
+            println!("{} ms after due a confirm took {} ms", (sent_at_us - from_us) / 1000, took_us / 1000);
+        }
+        Distribution::new(measured.into_iter().map(|(_, took_us)| took_us).collect())
     }
 }
 

@@ -9,17 +9,25 @@ const LONGEST: Duration = Duration::from_millis(250);
 /// The longest wait that a server may ask for.
 const LONGEST_HINT: Duration = Duration::from_secs(5);
 
-/// Doubling waits, spread by half in both directions so that many clients do not return together.
+/// Each wait is so much longer than the one before. A slow growth, so that a client returns soon after the
+/// cluster does: the last wait is about a fifth of all that went before.
+const GROWTH: f64 = 1.25;
+
+/// Attempts after which the longest wait is reached, and more.
+const ATTEMPTS_MAX: i32 = 32;
+
+/// Growing waits, spread by half in both directions so that many clients do not return together.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
-    attempts: u32,
+    attempts: i32,
 }
 
 impl Backoff {
     /// The wait before the next attempt: at least `hint`, if the server gave one.
     pub(crate) fn next_delay(&mut self, hint: Option<Duration>) -> Duration {
-        let chosen = FIRST.saturating_mul(1 << self.attempts.min(10)).min(LONGEST);
-        self.attempts = self.attempts.saturating_add(1);
+        let chosen = FIRST.mul_f64(GROWTH.powi(self.attempts)).min(LONGEST);
+        // Past the longest wait, growth means nothing and would overflow.
+        self.attempts = (self.attempts + 1).min(ATTEMPTS_MAX);
         let spread = chosen.mul_f64(rand::random_range(0.5..1.5));
         match hint {
             // Spread upwards only: the server asked for no less than this.

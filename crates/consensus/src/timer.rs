@@ -38,9 +38,7 @@ pub(crate) async fn run(
         let pulse_now = leads && introduced_term != Some(term);
         let sleep = match (leads, wake_at_ms) {
             _ if pulse_now => Duration::ZERO,
-            (true, Some(wake_at_ms)) => {
-                Duration::from_millis(wake_at_ms.saturating_sub(clock.now_ms())).min(SLEEP_MAX)
-            }
+            (true, Some(wake_at_ms)) => Duration::from_millis(wake_at_ms.saturating_sub(clock.now_ms())).min(SLEEP_MAX),
             _ => {
                 tokio::select! {
                     changed = next_wake_ms.changed() => if changed.is_err() { return },

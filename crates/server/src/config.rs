@@ -129,11 +129,8 @@ impl Config {
         }
         // The client's variables share the prefix; they are not the server's.
         let environment = Env::prefixed("DWELL_").filter(|key| Config::has_key(key.as_str()));
-        let config: Config = figment
-            .merge(environment)
-            .merge(Serialized::defaults(overrides))
-            .extract()
-            .map_err(Box::new)?;
+        let config: Config =
+            figment.merge(environment).merge(Serialized::defaults(overrides)).extract().map_err(Box::new)?;
         config.check()?;
         Ok(config)
     }
@@ -156,7 +153,10 @@ impl Config {
             return invalid("members", "name a node id twice".into());
         }
         if self.request_bytes_max <= self.body_bytes_max {
-            return invalid("request_bytes_max", format!("must be more than `body_bytes_max`, {}", self.body_bytes_max));
+            return invalid(
+                "request_bytes_max",
+                format!("must be more than `body_bytes_max`, {}", self.body_bytes_max),
+            );
         }
         if self.election_timeout_ms_min <= self.heartbeat_interval_ms {
             return invalid(
@@ -176,14 +176,11 @@ impl Config {
     /// The first membership, this node's own if none is configured.
     pub fn first_members(&self) -> BTreeMap<NodeId, NodeAddress> {
         if self.members.is_empty() {
-            let address =
-                NodeAddress { peer: self.peer_address.to_string(), client: self.client_address.to_string() };
+            let address = NodeAddress { peer: self.peer_address.to_string(), client: self.client_address.to_string() };
             return BTreeMap::from([(self.node_id, address)]);
         }
-        let address = |member: &Member| NodeAddress {
-            peer: member.peer_address.clone(),
-            client: member.client_address.clone(),
-        };
+        let address =
+            |member: &Member| NodeAddress { peer: member.peer_address.clone(), client: member.client_address.clone() };
         self.members.iter().map(|member| (member.node_id, address(member))).collect()
     }
 

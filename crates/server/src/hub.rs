@@ -55,13 +55,7 @@ pub struct Subscription {
 impl Hub {
     /// A hub without streams.
     pub fn new(clock: Arc<dyn Clock>, metrics: HubMetrics) -> Arc<Hub> {
-        Arc::new(Hub {
-            streams: Mutex::default(),
-            waiters: Mutex::default(),
-            clock,
-            leads: Mutex::default(),
-            metrics,
-        })
+        Arc::new(Hub { streams: Mutex::default(), waiters: Mutex::default(), clock, leads: Mutex::default(), metrics })
     }
 
     /// Ends all streams whenever the leadership changes.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use dwell_consensus::group::{Consistency, Group};
 use dwell_machine::QueueView;
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, exponential_buckets,
+    Encoder, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    exponential_buckets,
 };
 
 /// Queues shown one by one; more would make a scrape too large.
@@ -77,10 +78,8 @@ fn record_raft(group: &Group, scrape: &Registry) -> Result<(), prometheus::Error
 type ReadQueue = fn(&QueueView) -> u64;
 
 fn record_queues(queues: &[QueueView], scrape: &Registry) -> Result<(), prometheus::Error> {
-    let by_state = GaugeVec::new(
-        Opts::new("dwell_queue_messages", "Messages of a queue, by state."),
-        &["queue", "state"],
-    )?;
+    let by_state =
+        GaugeVec::new(Opts::new("dwell_queue_messages", "Messages of a queue, by state."), &["queue", "state"])?;
     scrape.register(Box::new(by_state.clone()))?;
     let states: [(&str, ReadQueue); 3] = [
         ("scheduled", |queue| queue.counts.scheduled),

@@ -22,11 +22,11 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::config::Config;
 use crate::forward::ForwardLayer;
+use crate::http;
 use crate::hub::Hub;
 use crate::metrics::HubMetrics;
 use crate::services::Services;
 use crate::validate::Limits;
-use crate::http;
 
 /// Unread data of one call that a client may send, and of all calls of one connection.
 const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;

@@ -232,10 +232,7 @@ pub fn receive(request: v1::ReceiveRequest) -> Checked<(machine::Receive, u64)> 
     within("messages_max", request.messages_max.into(), 1, RECEIVE_MESSAGES_MAX.into())?;
     let wait_ms = within("wait_ms", request.wait_ms, 0, RECEIVE_WAIT_MS_MAX)?;
     let lease_timeout_ms = timeout("lease_timeout_ms", request.lease_timeout_ms, 0)?;
-    Ok((
-        machine::Receive { queue: request.queue, messages_max: request.messages_max, lease_timeout_ms },
-        wait_ms,
-    ))
+    Ok((machine::Receive { queue: request.queue, messages_max: request.messages_max, lease_timeout_ms }, wait_ms))
 }
 
 #[cfg(test)]

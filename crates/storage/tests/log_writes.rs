@@ -4,10 +4,12 @@
 mod log_support;
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
+use std::thread;
 
 use bytes::Bytes;
-use dwell_storage::log::{Log, LogError, LogOptions};
+use dwell_storage::log::{Log, LogEntry, LogError, LogOptions};
 use futures::FutureExt;
 use futures::executor::block_on;
 
@@ -147,6 +149,39 @@ fn a_read_stops_at_its_limit_but_not_before_the_first_entry() {
     assert_eq!(count(30..40, 1), 0);
     drop(release);
     wait.recv().unwrap().unwrap();
+}
+
+/// Replaces the end of the log again and again, in two appends, while somebody reads all of it.
+#[test]
+fn a_read_never_mixes_what_was_there_at_different_moments() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    append(&log, 1, entries(1, 0, 0..10));
+    let done = AtomicBool::new(false);
+    let term = |entry: &LogEntry| {
+        let text = String::from_utf8(entry.payload().to_vec()).unwrap();
+        text.split(' ').nth(3).unwrap().parse::<u64>().unwrap()
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1..=400 {
+                log.truncate(1, 10, |_| {}).unwrap();
+                append_queued(&log, 1, entries(1, round, 10..15));
+                let wait = append_queued(&log, 1, entries(1, round, 15..20));
+                // Some rounds find the last one on disk, some in memory.
+                if round % 2 == 0 {
+                    wait.recv().unwrap().unwrap();
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        while !done.load(Ordering::Relaxed) {
+            let read = read_all(&log, 1);
+            assert!([10, 15, 20].contains(&read.len()), "{} entries", read.len());
+            assert!(read[..10].iter().all(|entry| term(entry) == 0));
+            assert!(read[10..].iter().all(|entry| term(entry) == term(&read[10])), "of one round");
+        }
+    });
 }
 
 #[test]

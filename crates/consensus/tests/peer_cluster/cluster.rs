@@ -60,6 +60,7 @@ pub struct TestCluster {
     listen_addresses: BTreeMap<NodeId, String>,
     members: BTreeMap<NodeId, NodeAddress>,
     pub nodes: BTreeMap<NodeId, TestNode>,
+    holds: Vec<stores::Hold>,
 }
 
 impl TestCluster {
@@ -73,6 +74,7 @@ impl TestCluster {
             listen_addresses: BTreeMap::new(),
             members: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            holds: Vec::new(),
         };
         for node in 1..=nodes {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -143,12 +145,13 @@ impl TestCluster {
         let metrics = PeerMetrics::new(&registry).unwrap();
         let groups = Groups::new(node, metrics.clone());
         let start = async move {
-            let (log_store, state_machine, snapshots) = stores::open(&directory);
+            let (log_store, state_machine, snapshots, hold) = stores::open(&directory);
             let network = PeerNetwork::new(PeerLinks::new(metrics), DEFAULT_GROUP, node);
             let raft = Raft::new(node, config, network, log_store, state_machine).await.unwrap();
-            (raft, snapshots)
+            (raft, snapshots, hold)
         };
-        let (raft, snapshots) = runtime.spawn(start).await.unwrap();
+        let (raft, snapshots, hold) = runtime.spawn(start).await.unwrap();
+        self.holds.push(hold);
         groups.insert(DEFAULT_GROUP, raft.clone(), snapshots);
         let listener = self.listeners.remove(&node).unwrap();
         listener.set_nonblocking(true).unwrap();

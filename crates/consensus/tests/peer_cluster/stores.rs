@@ -1,5 +1,6 @@
 //! The real stores, and proposals for them.
 
+use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,15 +22,20 @@ impl ApplyObserver for Unobserved {
     fn replaced(&self, _next_wake_ms: Option<u64>) {}
 }
 
+/// Closing a store flushes it, which takes a while: a process that is killed does not do that. So somebody holds
+/// on to the stores while their node is killed.
+pub type Hold = Box<dyn Any + Send>;
+
 /// Opens a node's stores, and tells where it receives snapshots.
-pub fn open(directory: &Path) -> (LogStore, StateMachine, PathBuf) {
+pub fn open(directory: &Path) -> (LogStore, StateMachine, PathBuf, Hold) {
     let log = Log::open(&directory.join("log"), LogOptions::default()).unwrap();
-    let log_store = LogStore::open(log, DEFAULT_GROUP).unwrap();
+    let log_store = LogStore::open(log.clone(), DEFAULT_GROUP).unwrap();
     let resources = StateResources::new(StateOptions { memory_bytes: 32 << 20, ..StateOptions::default() }).unwrap();
     let state = StateStore::open(&directory.join("state"), &resources).unwrap();
     let snapshots = state.snapshot_directory().to_path_buf();
+    let hold = Box::new((log, state.reader()));
     let state_machine = StateMachine::open(state, Arc::new(Unobserved), &prometheus::Registry::new()).unwrap();
-    (log_store, state_machine, snapshots)
+    (log_store, state_machine, snapshots, hold)
 }
 
 /// Makes the queue that [`message`] publishes to.

@@ -3,10 +3,12 @@
 
 pub mod workload;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use dwell_consensus::log_store::LogStore;
@@ -83,19 +85,45 @@ pub fn rows(store: &impl StoreRead) -> Vec<(Table, Bytes, Bytes)> {
     all
 }
 
-/// A copy of a directory in use, as it would be found after the process was killed at this moment.
+/// A copy of a directory in use, as it would be found after the process was killed at this moment: what is held
+/// in memory is not in it. Background work may change files while they are copied, so it is copied until nothing
+/// has changed meanwhile.
 pub fn copy_directory(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
+    loop {
+        let before = listing(from);
+        if copy_files(from, to).is_ok() && listing(from) == before {
+            return;
+        }
+        fs::remove_dir_all(to).unwrap();
+    }
+}
+
+fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_directory(&entry.path(), &target);
-        } else if fs::copy(entry.path(), &target).is_err() {
-            // Removed by the database since it was listed, so it is not needed.
-            assert!(!entry.path().exists());
+        if entry.file_type()?.is_dir() {
+            copy_files(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), &target)?;
         }
     }
+    Ok(())
+}
+
+/// All files with length and time of change, as far as they hold still.
+fn listing(directory: &Path) -> BTreeMap<PathBuf, Option<(u64, SystemTime)>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(listing(&path));
+        }
+        let metadata = entry.metadata().ok();
+        files.insert(path, metadata.and_then(|metadata| Some((metadata.len(), metadata.modified().ok()?))));
+    }
+    files
 }
 
 /// Takes a snapshot to another state, as the network does.

@@ -149,9 +149,7 @@ impl ConsumerStream {
     async fn request(&mut self, request: Option<ConsumerRequest>) -> Result<(), StreamEnd> {
         let queue = self.queue.clone();
         let (request_id, command) = match request {
-            Some(ConsumerRequest::Ack(ack)) => {
-                (ack.request_id, validate::ack(queue, ack.leases).map(Command::Ack))
-            }
+            Some(ConsumerRequest::Ack(ack)) => (ack.request_id, validate::ack(queue, ack.leases).map(Command::Ack)),
             Some(ConsumerRequest::Nack(nack)) => {
                 (nack.request_id, validate::nack(queue, nack.leases, nack.delay_ms).map(Command::Nack))
             }
@@ -224,24 +222,17 @@ impl ConsumerStream {
     }
 }
 
-async fn settlement(
-    request_id: u64,
-    pending: dwell_consensus::proposer::PendingReply,
-) -> Result<v1::Settled, Status> {
+async fn settlement(request_id: u64, pending: dwell_consensus::proposer::PendingReply) -> Result<v1::Settled, Status> {
     match super::accepted(pending.wait().await.map_err(RequestError::from)?) {
         Ok(Reply::Settled { lost }) => Ok(v1::Settled { request_id, lost: leases_of(lost), refused: None }),
         Ok(_) => Err(RequestError::UnexpectedReply.into()),
-        Err(error) => {
-            Ok(v1::Settled { request_id, refused: Some(failure_of(error)), ..Default::default() })
-        }
+        Err(error) => Ok(v1::Settled { request_id, refused: Some(failure_of(error)), ..Default::default() }),
     }
 }
 
 fn closed(queue: &str, reason: dwell_machine::CloseReason) -> Status {
     match reason {
-        dwell_machine::CloseReason::Displaced => {
-            Status::aborted("another stream attached with the same consumer id")
-        }
+        dwell_machine::CloseReason::Displaced => Status::aborted("another stream attached with the same consumer id"),
         dwell_machine::CloseReason::QueueDeleted => Status::not_found(format!("queue `{queue}` was deleted")),
     }
 }

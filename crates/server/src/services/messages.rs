@@ -14,10 +14,7 @@ use crate::validate;
 #[tonic::async_trait]
 impl v1::messages_server::Messages for Services {
     #[tracing::instrument(skip_all, fields(messages = request.get_ref().messages.len()))]
-    async fn publish(
-        &self,
-        request: Request<v1::PublishRequest>,
-    ) -> Result<Response<v1::PublishResponse>, Status> {
+    async fn publish(&self, request: Request<v1::PublishRequest>) -> Result<Response<v1::PublishResponse>, Status> {
         let (command, queues) = self.publish_command(request.into_inner())?;
         let reply = self.commit(command).await?;
         Ok(Response::new(publish_response(&queues, reply)?))
@@ -42,10 +39,7 @@ impl v1::messages_server::Messages for Services {
     }
 
     #[tracing::instrument(skip_all, fields(queue = %request.get_ref().queue))]
-    async fn receive(
-        &self,
-        request: Request<v1::ReceiveRequest>,
-    ) -> Result<Response<v1::ReceiveResponse>, Status> {
+    async fn receive(&self, request: Request<v1::ReceiveRequest>) -> Result<Response<v1::ReceiveResponse>, Status> {
         let deliveries = self.receive_messages(request.into_inner()).await?;
         Ok(Response::new(v1::ReceiveResponse { deliveries }))
     }
@@ -63,8 +57,7 @@ impl v1::messages_server::Messages for Services {
     async fn nack(&self, request: Request<v1::NackRequest>) -> Result<Response<v1::NackResponse>, Status> {
         let request = request.into_inner();
         check_namespace(&request.namespace)?;
-        let command =
-            validate::nack(request.queue, request.leases, request.delay_ms).map_err(RequestError::from)?;
+        let command = validate::nack(request.queue, request.leases, request.delay_ms).map_err(RequestError::from)?;
         let lost = self.settle(Command::Nack(command)).await?;
         Ok(Response::new(v1::NackResponse { lost }))
     }
@@ -93,10 +86,7 @@ impl v1::messages_server::Messages for Services {
 
 impl Services {
     /// The command of a publish request, and the queue of each of its messages, for the handles.
-    pub(super) fn publish_command(
-        &self,
-        request: v1::PublishRequest,
-    ) -> Result<(Command, Vec<String>), RequestError> {
+    pub(super) fn publish_command(&self, request: v1::PublishRequest) -> Result<(Command, Vec<String>), RequestError> {
         let queues = request.messages.iter().map(|message| message.queue.clone()).collect();
         let command = validate::publish(request, &self.limits, self.clock.now_ms())?;
         Ok((Command::Publish(command), queues))

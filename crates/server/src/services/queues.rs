@@ -69,8 +69,7 @@ impl Services {
     async fn delete(&self, request: v1::DeleteQueueRequest) -> Result<v1::DeleteQueueResponse, RequestError> {
         validate::namespace(&request.namespace)?;
         validate::name("queue", &request.queue)?;
-        let command =
-            DeleteQueue { queue: request.queue, if_empty: request.if_empty, if_unused: request.if_unused };
+        let command = DeleteQueue { queue: request.queue, if_empty: request.if_empty, if_unused: request.if_unused };
         match self.propose(Command::DeleteQueue(command)).await? {
             Reply::QueueDeleted { messages } => Ok(v1::DeleteQueueResponse { messages }),
             _ => Err(RequestError::UnexpectedReply),

@@ -89,7 +89,9 @@ impl Overlay {
 mod tests {
     use super::*;
 
-    fn pending(overlay: &Overlay) -> Vec<(Table, &[u8], bool, Option<&[u8]>)> {
+    type Write<'a> = (Table, &'a [u8], bool, Option<&'a [u8]>);
+
+    fn pending(overlay: &Overlay) -> Vec<Write<'_>> {
         overlay
             .iter()
             .map(|(table, key, pending)| (table, &key[..], pending.delete_base, pending.value.as_deref()))
