@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
-use dwell_machine::{Store, StoreRead, Table};
+use dwell_machine::{Store, Table};
 use dwell_storage::snapshot::{SnapshotError, SnapshotReceiver};
 use dwell_storage::state::{StateError, StateStore};
 use support::{copy_directory, open, rows, ship};
