@@ -22,6 +22,9 @@ use crate::state_machine::{ApplyObserver, StateMachine};
 use crate::timer;
 use crate::types::{GroupId, LogId, NodeAddress, NodeId, Raft};
 
+/// How often the size of the log is looked at.
+const LOG_SIZE_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Takes the effects of committed entries; called in log order, right after they are readable, and expected
 /// to return at once.
 pub trait EffectSink: Send + Sync + 'static {
@@ -132,7 +135,7 @@ impl Group {
         let (next_wake, next_wake_ms) = watch::channel(None);
         let observer = Arc::new(Observer { next_wake, effects: options.effects });
         let reader = options.state.reader();
-        let log_store = LogStore::open(options.log, options.group_id)?;
+        let log_store = LogStore::open(options.log.clone(), options.group_id)?;
         let state_machine = StateMachine::open(options.state, observer, registry)?;
         let config = raft_config(&options.raft).map_err(|error| GroupError::Options(error.to_string()))?;
         let raft = Raft::new(options.node_id, Arc::new(config), options.network, log_store, state_machine)
@@ -141,6 +144,7 @@ impl Group {
         let leadership = leadership::watch(&raft);
         let proposer = Proposer::start(raft.clone(), options.clock.clone(), registry)?;
         tokio::spawn(timer::run(proposer.clone(), options.clock, next_wake_ms, leadership.clone()));
+        tokio::spawn(bound_log(raft.clone(), options.log, options.raft));
         let group = Group { node_id: options.node_id, raft, proposer, reader, leadership };
         group.initialize(options.members).await?;
         Ok(group)
@@ -200,6 +204,30 @@ impl Group {
             })
             .await
             .map_err(|error| ReadError::Stopped(error.to_string()))
+    }
+}
+
+/// Asks for a snapshot when the log's files take too much room, so that it can be purged.
+async fn bound_log(raft: Raft, log: Arc<Log>, options: RaftOptions) {
+    loop {
+        tokio::time::sleep(LOG_SIZE_INTERVAL).await;
+        let (applied, snapshot) = {
+            let metrics = raft.metrics();
+            let metrics = metrics.borrow_watched();
+            if metrics.running_state.is_err() {
+                return;
+            }
+            let index = |log_id: Option<LogId>| log_id.map_or(0, |log_id| log_id.index);
+            (index(metrics.last_applied), index(metrics.snapshot))
+        };
+        // Behind a snapshot some entries are kept: one that covers no more than those again would free little.
+        let is_worth_it = applied > snapshot + options.snapshot_log_entries_kept;
+        if is_worth_it && log.used_bytes() > options.snapshot_log_bytes {
+            tracing::info!(applied, snapshot, "the log has grown large: making a snapshot");
+            if let Err(error) = raft.trigger().snapshot().await {
+                tracing::warn!(%error, "the snapshot was not begun");
+            }
+        }
     }
 }
 

@@ -19,6 +19,8 @@ pub struct RaftOptions {
     pub election_timeout_max: Duration,
     /// Number of log entries between two snapshots.
     pub snapshot_log_entries: u64,
+    /// A snapshot is also made when the node's log has grown to this many bytes: an entry may be small or large.
+    pub snapshot_log_bytes: u64,
     /// Number of log entries kept behind a snapshot, for followers that were away for a short time.
     pub snapshot_log_entries_kept: u64,
     /// How long a snapshot's receiver may make no progress before the transfer is started afresh.
@@ -37,7 +39,9 @@ impl Default for RaftOptions {
             // its processor for a dead one.
             election_timeout_max: Duration::from_millis(500),
             snapshot_log_entries: 50_000,
-            snapshot_log_entries_kept: 10_000,
+            // Read again in half a minute at a start; half a minute of full load on a fast disk.
+            snapshot_log_bytes: 2 << 30,
+            snapshot_log_entries_kept: 2_000,
             snapshot_stall_timeout: Duration::from_secs(20),
         }
     }

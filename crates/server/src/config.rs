@@ -36,6 +36,8 @@ pub struct Config {
     pub state_memory_bytes: usize,
     /// Log entries between two snapshots.
     pub snapshot_log_entries: u64,
+    /// Bytes of the log at which a snapshot is made all the same.
+    pub snapshot_log_bytes: u64,
     /// Log entries kept behind a snapshot, for followers that were away for a short time.
     pub snapshot_log_entries_kept: u64,
     /// How often a leader without traffic says that it lives, in milliseconds.
@@ -111,6 +113,7 @@ impl Default for Config {
             request_bytes_max: 32 * 1024 * 1024,
             state_memory_bytes: 256 * 1024 * 1024,
             snapshot_log_entries: raft.snapshot_log_entries,
+            snapshot_log_bytes: raft.snapshot_log_bytes,
             snapshot_log_entries_kept: raft.snapshot_log_entries_kept,
             heartbeat_interval_ms: raft.heartbeat_interval.as_millis() as u64,
             election_timeout_ms_min: raft.election_timeout_min.as_millis() as u64,
@@ -191,6 +194,7 @@ impl Config {
             election_timeout_min: Duration::from_millis(self.election_timeout_ms_min),
             election_timeout_max: Duration::from_millis(self.election_timeout_ms_max),
             snapshot_log_entries: self.snapshot_log_entries,
+            snapshot_log_bytes: self.snapshot_log_bytes,
             snapshot_log_entries_kept: self.snapshot_log_entries_kept,
             ..RaftOptions::default()
         }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 const RUNS: usize = 20;
-/// RabbitMQ 4 after `kill -9` of the leader, measured on such a machine.
+/// RabbitMQ 3.10 (quorum queues) after `kill -9` of the leader, measured on such a machine.
 const RABBITMQ_GAP_MS: f64 = 420.0;
 /// The name of the number in the report of `dwell bench`.
 const GAP_FIELD: &str = "confirm_gap_ms_max";

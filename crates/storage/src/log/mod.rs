@@ -113,6 +113,11 @@ impl Log {
         &self.options
     }
 
+    /// Bytes of the files that the log needs, over all groups.
+    pub fn used_bytes(&self) -> u64 {
+        self.shared.engine.get_used_size() as u64
+    }
+
     /// The error after which nothing is written any more, if there was one.
     pub fn failure(&self) -> Option<LogError> {
         self.shared.queue.failure()
