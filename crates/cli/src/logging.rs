@@ -1,5 +1,7 @@
 //! Structured logs, to standard error.
 
+use std::io::IsTerminal as _;
+
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
@@ -15,7 +17,8 @@ pub enum LogFormat {
 /// Starts logging. `RUST_LOG` chooses what is logged; without it, these levels do.
 pub fn start(format: LogFormat, default_levels: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_levels));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     // A log that was started before, which happens in tests only, goes on.
     let _ = match format {
         LogFormat::Text => builder.try_init(),

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use dwell_machine::{Batch, Command, DetachAll, Publish, Reply};
+use dwell_machine::{Ack, Batch, Command, DetachAll, Extend, Nack, Publish, Receive, Reply};
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use openraft::impls::ProgressResponder;
@@ -23,8 +23,11 @@ use crate::types::{Proposal, Raft, TypeConfig};
 const QUEUE_COMMANDS_MAX: usize = 4096;
 /// Most commands of one log entry.
 const BATCH_COMMANDS_MAX: usize = 1024;
-/// A batch takes no further command once it holds this many body bytes.
-const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// A batch takes no further command once its commands weigh this much: see [`weight`].
+const BATCH_WEIGHT_MAX: usize = 1024 * 1024;
+/// What a message or a lease weighs besides its body, so that a batch holds no more than some thousand: applying
+/// them takes ten milliseconds or so, for which the commands of others wait.
+const ITEM_WEIGHT: usize = 512;
 /// Log entries under way at a time. Two let one be written while the one before is being replicated; more
 /// only make the batches smaller.
 const ENTRIES_IN_FLIGHT_MAX: usize = 3;
@@ -127,12 +130,12 @@ impl Worker {
 
     /// All that waits, up to the limits of one entry.
     fn collect(&mut self, first: Pending) -> Vec<Pending> {
-        let mut bytes = body_bytes(&first.command);
+        let mut total = weight(&first.command);
         let mut batch = vec![first];
-        while batch.len() < BATCH_COMMANDS_MAX && bytes < BATCH_BYTES_MAX {
+        while batch.len() < BATCH_COMMANDS_MAX && total < BATCH_WEIGHT_MAX {
             let Ok(next) = self.commands.try_recv() else { break };
-            bytes += body_bytes(&next.command);
-            if bytes > BATCH_BYTES_MAX {
+            total += weight(&next.command);
+            if total > BATCH_WEIGHT_MAX {
                 self.carried = Some(next);
                 break;
             }
@@ -211,13 +214,17 @@ fn settle(waiting: Vec<oneshot::Sender<Result<Reply, ProposeError>>>, outcome: W
     }
 }
 
-/// What makes a command large.
-fn body_bytes(command: &Command) -> usize {
+/// How much a command adds to a batch: its bodies, and the work of its messages and leases.
+fn weight(command: &Command) -> usize {
     match command {
         Command::Publish(Publish { messages, .. }) => {
-            messages.iter().map(|message| message.content.body.len() + 128).sum()
+            messages.iter().map(|message| message.content.body.len() + ITEM_WEIGHT).sum()
         }
-        _ => 64,
+        Command::Ack(Ack { leases, .. })
+        | Command::Nack(Nack { leases, .. })
+        | Command::Extend(Extend { leases, .. }) => leases.len() * ITEM_WEIGHT,
+        Command::Receive(Receive { messages_max, .. }) => *messages_max as usize * ITEM_WEIGHT,
+        _ => ITEM_WEIGHT,
     }
 }
 
