@@ -9,6 +9,7 @@ use dwell_storage::log::Log;
 use dwell_storage::state::{StateReader, StateStore};
 use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::storage::RaftLogStorage as _;
 use prometheus::Registry;
 use tokio::sync::watch;
 
@@ -135,8 +136,14 @@ impl Group {
         let (next_wake, next_wake_ms) = watch::channel(None);
         let observer = Arc::new(Observer { next_wake, effects: options.effects });
         let reader = options.state.reader();
-        let log_store = LogStore::open(options.log.clone(), options.group_id)?;
-        let state_machine = StateMachine::open(options.state, observer, registry)?;
+        let mut log_store = LogStore::open(options.log.clone(), options.group_id)?;
+        let mut state_machine = StateMachine::open(options.state, observer, registry)?;
+        // After a crash the flushed state may be ahead of this node's own log. openraft then drops that log, and
+        // other nodes can be brought to where it ended by a snapshot only.
+        let last_log_id = log_store.get_log_state().await?.last_log_id;
+        if state_machine.cover(last_log_id).await? {
+            tracing::info!("made a snapshot of a state that was ahead of the log");
+        }
         let config = raft_config(&options.raft).map_err(|error| GroupError::Options(error.to_string()))?;
         let raft = Raft::new(options.node_id, Arc::new(config), options.network, log_store, state_machine)
             .await
