@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dwell_client::{Client, ConsumeOptions, PublishMessage, PublisherOptions, QueueSettings};
-use dwell_tests::environment::{TestCluster, now_ms, now_us};
+use dwell_tests::environment::{TestCluster, now_ms, now_us, hold_in_time};
 use dwell_tests::report::Distribution;
 use dwell_tests::workload::{body, id_of, wait_until_drained};
 use futures::StreamExt as _;
@@ -28,6 +28,10 @@ const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_million_messages_due_in_one_second_are_consumed_and_do_not_stall_other_queues() {
+    hold_in_time(a_million_due).await;
+}
+
+async fn a_million_due() -> Result<(), String> {
     let cluster = TestCluster::start(&[]).await.unwrap();
     let client = Client::connect(cluster.client_addresses()).unwrap();
     for queue in [QUEUE, OTHER_QUEUE] {
@@ -60,7 +64,10 @@ async fn a_million_messages_due_in_one_second_are_consumed_and_do_not_stall_othe
     }
     assert_eq!((seen.early(), seen.repeated()), (0, 0));
     assert!(confirms.count() > 100, "confirms were measured");
-    assert!(confirms.max_us() < CONFIRM_MAX.as_micros() as u64, "a confirm of another queue took too long");
+    if confirms.max_us() >= CONFIRM_MAX.as_micros() as u64 {
+        return Err(format!("a confirm of another queue took {} us", confirms.max_us()));
+    }
+    Ok(())
 }
 
 /// A second, since the epoch, that publishing will be done before: measured on a sample, doubled, and some more.
