@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dwell_client::{Client, ConsumeOptions, PublishMessage, PublisherOptions, QueueSettings};
-use dwell_tests::environment::{TestCluster, now_ms, now_us, hold_in_time};
+use dwell_tests::environment::{TestCluster, hold_in_time, now_ms, now_us};
 use dwell_tests::report::Distribution;
 use dwell_tests::workload::{body, id_of, wait_until_drained};
 use futures::StreamExt as _;
