@@ -18,7 +18,7 @@ use crate::leadership::{self, Leadership};
 use crate::log_store::LogStore;
 use crate::options::{RaftOptions, raft_config};
 use crate::peer::PeerNetwork;
-use crate::proposer::{ProposeError, Proposer};
+use crate::proposer::Proposer;
 use crate::state_machine::{ApplyObserver, StateMachine};
 use crate::timer;
 use crate::types::{GroupId, LogId, NodeAddress, NodeId, Raft};
@@ -234,15 +234,6 @@ async fn bound_log(raft: Raft, log: Arc<Log>, options: RaftOptions) {
             if let Err(error) = raft.trigger().snapshot().await {
                 tracing::warn!(%error, "the snapshot was not begun");
             }
-        }
-    }
-}
-
-impl From<ReadError> for ProposeError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::NotLeader => ProposeError::NotLeader,
-            ReadError::Stopped(reason) => ProposeError::Unknown(reason),
         }
     }
 }

@@ -70,7 +70,7 @@ impl Proposer {
     pub fn start(raft: Raft, clock: Arc<dyn Clock>, registry: &Registry) -> Result<Proposer, prometheus::Error> {
         let metrics = Metrics::register(registry)?;
         let (queue, commands) = mpsc::channel(QUEUE_COMMANDS_MAX);
-        let worker = Worker { raft, clock, metrics, commands, carried: None, introduced: None };
+        let worker = Worker { raft, clock, metrics, commands, carried: None, introduced: None, introducing: false };
         tokio::spawn(worker.run());
         Ok(Proposer { queue })
     }
@@ -99,29 +99,42 @@ struct Worker {
     commands: mpsc::Receiver<Pending>,
     /// Taken from the queue, and over the last batch's limit.
     carried: Option<Pending>,
-    /// The leadership whose first entry was proposed: it began with [`DetachAll`].
+    /// The leadership whose first entry was committed: it began with [`DetachAll`].
     introduced: Option<LeaderId>,
+    /// Such an entry is under way. It may be refused, as a new leader does until a majority has answered it, and
+    /// is proposed again then; nothing may come before it.
+    introducing: bool,
+}
+
+/// Who waits for an entry under way, and the leadership that it introduces, if it does.
+struct Waiting {
+    replies: Vec<oneshot::Sender<Result<Reply, ProposeError>>>,
+    introduces: Option<LeaderId>,
 }
 
 impl Worker {
     async fn run(mut self) {
         let mut in_flight: FuturesOrdered<_> = FuturesOrdered::new();
-        let mut waiting: VecDeque<Vec<oneshot::Sender<_>>> = VecDeque::new();
+        let mut waiting: VecDeque<Waiting> = VecDeque::new();
         loop {
-            let may_propose = in_flight.len() < ENTRIES_IN_FLIGHT_MAX;
+            let may_propose = in_flight.len() < ENTRIES_IN_FLIGHT_MAX && !self.introducing;
             tokio::select! {
                 Some(outcome) = in_flight.next(), if !in_flight.is_empty() => {
-                    if let Some(replies) = waiting.pop_front() {
-                        settle(replies, outcome);
+                    if let Some(entry) = waiting.pop_front() {
+                        if entry.introduces.is_some() {
+                            self.introducing = false;
+                            self.introduced = entry.introduces.filter(|_| matches!(outcome, Ok(Ok(_))));
+                        }
+                        settle(entry.replies, outcome);
                     }
                 }
                 first = next_command(&mut self.carried, &mut self.commands), if may_propose => {
                     let Some(first) = first else { return };
                     let batch = self.collect(first);
                     self.metrics.waiting.set(self.commands.len() as i64);
-                    if let Some((write, replies)) = self.propose(batch).await {
+                    if let Some((write, entry)) = self.propose(batch).await {
                         in_flight.push_back(write);
-                        waiting.push_back(replies);
+                        waiting.push_back(entry);
                     }
                 }
             }
@@ -144,10 +157,7 @@ impl Worker {
         batch
     }
 
-    async fn propose(
-        &mut self,
-        batch: Vec<Pending>,
-    ) -> Option<(impl Future<Output = WriteOutcome> + use<>, Vec<oneshot::Sender<Result<Reply, ProposeError>>>)> {
+    async fn propose(&mut self, batch: Vec<Pending>) -> Option<(impl Future<Output = WriteOutcome> + use<>, Waiting)> {
         let leader = match self.raft.as_leader() {
             Ok(leader) => leader,
             Err(_) => {
@@ -160,8 +170,9 @@ impl Worker {
         let leader_id = *leader.leader_id();
         // A new leader has no streams: whoever was attached to the one before is not any more, and whoever
         // attaches from now on comes later in the log.
-        let introduction = self.introduced.replace(leader_id) != Some(leader_id);
-        let introduction = introduction.then(|| Command::DetachAll(DetachAll {}));
+        let introduces = (self.introduced != Some(leader_id)).then_some(leader_id);
+        self.introducing = introduces.is_some();
+        let introduction = introduces.map(|_| Command::DetachAll(DetachAll {}));
         let skipped = usize::from(introduction.is_some());
 
         let (commands, replies): (Vec<_>, Vec<_>) =
@@ -182,7 +193,7 @@ impl Worker {
             }
             Ok(result)
         };
-        Some((outcome, replies))
+        Some((outcome, Waiting { replies, introduces }))
     }
 }
 
