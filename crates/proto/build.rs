@@ -11,6 +11,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "dwell/v1/message.proto",
         "dwell/v1/messages.proto",
         "dwell/v1/queues.proto",
+        "dwell/v1/exchanges.proto",
+        "dwell/v1/inventory.proto",
+        "dwell/v1/schedules.proto",
         "dwell/v1/cluster.proto",
         "dwell/peer/v1/raft.proto",
     ];
@@ -20,6 +23,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .btree_map(".dwell.v1.Message.headers")
+        .btree_map(".dwell.v1.Binding.headers")
+        .btree_map(".dwell.v1.Filter.headers")
         .skip_protoc_run()
         .compile_fds(descriptors)?;
     Ok(())

@@ -75,10 +75,11 @@ impl RawClient {
 /// A message that is ready at once, or after a delay.
 pub fn message(queue: &str, body: impl Into<bytes::Bytes>, delay_ms: Option<i64>) -> PublishMessage {
     PublishMessage {
-        queue: queue.to_owned(),
+        routing_key: queue.to_owned(),
         message: Some(Message { body: body.into(), ..Default::default() }),
         timing: delay_ms
             .map(|delay_ms| Timing { visible: Some(timing::Visible::DelayMs(delay_ms)), ..Default::default() }),
+        ..Default::default()
     }
 }
 

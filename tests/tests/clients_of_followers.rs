@@ -97,7 +97,7 @@ async fn a_load_through_followers_only_keeps_every_promise() {
         Client::connect_with([address.clone()], ClientOptions::default().follow_leader(false)).unwrap()
     };
     let (first, second) = (only(&followers[0]), only(&followers[1]));
-    first.declare_queue("load", QueueSettings::default()).await.unwrap();
+    first.declare_queue("load", dwell_client::QueueSettings::default()).await.unwrap();
     let recorder = Recorder::default();
     let mut consumers = Vec::new();
     for (number, client) in [&first, &second].into_iter().enumerate() {

@@ -31,7 +31,7 @@ async fn cluster_with(messages: usize) -> (TestCluster, RawClient) {
     let cluster = TestCluster::start(&[]).await.unwrap();
     let leader = cluster.leader(READY_TIMEOUT).await.unwrap();
     let mut client = RawClient::connect(&cluster.node(leader).unwrap().client_address()).await.unwrap();
-    client.declare(QUEUE, QueueSettings { lease_timeout_ms: 60_000, delivery_limit: 0 }).await.unwrap();
+    client.declare(QUEUE, QueueSettings { lease_timeout_ms: 60_000, ..Default::default() }).await.unwrap();
     let batch = (0..messages).map(|number| message(QUEUE, number.to_string(), None)).collect();
     client.publish(batch).await.unwrap();
     (cluster, client)

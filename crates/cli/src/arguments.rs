@@ -3,15 +3,21 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dwell_client::{Client, ClientOptions, Error};
+use dwell_client::{Client, ClientOptions, Consistency, Error};
 
 use crate::bench::arguments::BenchArguments;
+use crate::commands::binding::BindingArguments;
 use crate::commands::cluster::ClusterArguments;
+use crate::commands::completion::CompletionArguments;
 use crate::commands::consume::ConsumeArguments;
 use crate::commands::dev::DevArguments;
+use crate::commands::exchange::ExchangeArguments;
+use crate::commands::inventory::{BrowseArguments, ForecastArguments, GetArguments};
 use crate::commands::publish::PublishArguments;
 use crate::commands::queue::QueueArguments;
 use crate::commands::receive::ReceiveArguments;
+use crate::commands::revise::{ExpireArguments, RecallArguments, RescheduleArguments};
+use crate::commands::schedule::ScheduleArguments;
 use crate::commands::server::ServerArguments;
 use crate::times::parse_duration;
 
@@ -25,6 +31,9 @@ pub struct Arguments {
     pub command: Command,
 }
 
+/// Keeps them from standing among the options of a command.
+const GLOBAL_HEADING: &str = "Options of every command";
+
 /// What every client command takes.
 #[derive(Debug, Clone, Args)]
 pub struct GlobalArguments {
@@ -32,6 +41,7 @@ pub struct GlobalArguments {
     #[arg(
         long,
         global = true,
+        help_heading = GLOBAL_HEADING,
         env = "DWELL_SERVER",
         value_name = "HOST:PORT",
         value_delimiter = ',',
@@ -39,10 +49,10 @@ pub struct GlobalArguments {
     )]
     pub server: Vec<String>,
     /// How to print: for people, or one JSON value a line
-    #[arg(long, global = true, value_enum, default_value = "table")]
+    #[arg(long, global = true, help_heading = GLOBAL_HEADING, value_enum, default_value = "table")]
     pub output: Output,
     /// Give up when no node could serve for so long [default: 10s; publish, consume and bench: 30s]
-    #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, global = true, help_heading = GLOBAL_HEADING, value_name = "DURATION", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
 }
 
@@ -68,6 +78,22 @@ impl GlobalArguments {
     }
 }
 
+/// What commands take that only look.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct ReadArguments {
+    /// Ask a node for what it knows, without making sure that it is the latest; works without a leader
+    #[arg(long)]
+    stale: bool,
+}
+
+impl ReadArguments {
+    /// A client of the cluster, for single reads.
+    pub fn client(self, global: &GlobalArguments) -> Result<Client, Error> {
+        let consistency = if self.stale { Consistency::Stale } else { Consistency::Linearizable };
+        Ok(global.client()?.with_consistency(consistency))
+    }
+}
+
 /// How to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -84,18 +110,38 @@ pub enum Command {
     Server(ServerArguments),
     /// Run a cluster of real processes on this machine, to try things out
     Dev(DevArguments),
-    /// Declare, list, describe and delete queues
+    /// Declare, change, list, describe and delete queues
     Queue(QueueArguments),
+    /// Declare, list and delete exchanges
+    Exchange(ExchangeArguments),
+    /// Add, remove and list bindings of queues to exchanges
+    Binding(BindingArguments),
     /// Publish messages: a body, a file, or the lines of standard input
     Publish(PublishArguments),
-    /// Print messages as they come, and acknowledge them
+    /// Print messages as they come, and acknowledge them (or return, or reject them)
     Consume(ConsumeArguments),
-    /// Print what is ready now, or soon, and acknowledge it
+    /// Print what is ready now, or soon, and acknowledge it (or return, or reject it)
     Receive(ReceiveArguments),
+    /// Withdraw messages: nobody will see them
+    Recall(RecallArguments),
+    /// Give messages another due time
+    Reschedule(RescheduleArguments),
+    /// Let messages expire at once
+    Expire(ExpireArguments),
+    /// Show one message with its state and history, without taking it
+    Get(GetArguments),
+    /// Page through the messages of a queue, without taking them
+    Browse(BrowseArguments),
+    /// Show how many messages are due within certain times
+    Forecast(ForecastArguments),
+    /// Recurring publications: declare, preview, list, describe, trigger, pause, resume, delete
+    Schedule(ScheduleArguments),
     /// Look at the cluster
     Cluster(ClusterArguments),
     /// Measure rates and latencies, and check that nothing is lost or early
     Bench(BenchArguments),
+    /// Print a script that lets a shell complete this command line
+    Completion(CompletionArguments),
 }
 
 #[cfg(test)]
@@ -115,11 +161,45 @@ mod tests {
         assert_eq!(arguments.global.server, ["a:1", "b:2"]);
     }
 
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(std::iter::once("dwell").chain(line.split_whitespace()))
+    }
+
     #[test]
     fn a_message_has_one_due_time_at_most() {
-        let parse = |arguments: &[&str]| Arguments::try_parse_from([&["dwell", "publish", "q"], arguments].concat());
-        assert!(parse(&["--delay", "5s"]).is_ok());
-        assert!(parse(&["--deliver-at", "2030-01-01T00:00:00Z"]).is_ok());
-        assert!(parse(&["--delay", "5s", "--deliver-at", "2030-01-01T00:00:00Z"]).is_err());
+        assert!(parse("publish q --delay 5s").is_ok());
+        assert!(parse("publish q --deliver-at 2030-01-01T00:00:00Z").is_ok());
+        assert!(parse("publish q --delay 5s --deliver-at 2030-01-01T00:00:00Z").is_err());
+    }
+
+    #[test]
+    fn a_message_goes_to_a_queue_or_through_an_exchange() {
+        assert!(parse("publish --exchange x --key k --mandatory --dedupe-id d --group g --priority 9").is_ok());
+        assert!(parse("publish").is_err());
+        assert!(parse("publish q --exchange x").is_err());
+        assert!(parse("publish q --key k").is_err());
+        assert!(parse("schedule declare s --every 1m --queue q --body b").is_ok());
+        assert!(parse("schedule declare s --every 1m --body b").is_err());
+        assert!(parse("binding add x q --key k.*").is_ok());
+        assert!(parse("binding add x --to-exchange y").is_ok());
+        assert!(parse("binding add x").is_err());
+    }
+
+    #[test]
+    fn messages_are_settled_in_one_way() {
+        for way in ["", "--no-ack", "--nack", "--nack=5s", "--reject"] {
+            assert!(parse(&format!("receive q {way}")).is_ok(), "{way}");
+            assert!(parse(&format!("consume q {way}")).is_ok(), "{way}");
+        }
+        assert!(parse("receive q --nack --reject").is_err());
+        assert!(parse("receive q --no-ack --nack").is_err());
+    }
+
+    #[test]
+    fn the_format_of_output_may_stand_anywhere() {
+        for line in ["--output json forecast q --within 1m,10m", "forecast q --within 1m --output json"] {
+            assert_eq!(parse(line).unwrap().global.output, Output::Json);
+        }
+        assert!(parse("forecast q --within soon").is_err());
     }
 }

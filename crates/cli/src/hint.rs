@@ -5,9 +5,23 @@ use dwell_client::Error;
 /// A line that says what to do next, if there is something.
 pub fn next_step(error: &anyhow::Error) -> Option<&'static str> {
     let step = match error.downcast_ref::<Error>()? {
-        Error::NotFound(_) => "`dwell queue list` shows what there is; `dwell queue declare QUEUE` makes a queue.",
+        Error::NotFound(_) => {
+            "`dwell queue list`, `dwell exchange list` and `dwell schedule list` show what there is, `dwell browse QUEUE` \
+             the messages of a queue; `dwell queue declare QUEUE` makes a queue."
+        }
         Error::AlreadyExists(_) => {
-            "`dwell queue describe QUEUE` shows its settings; declare it with these, or delete it first."
+            "`describe` (or `list`) shows how it was declared. Declare it so, or change it: `dwell queue update`, `dwell \
+             schedule declare --replace`; or delete it first."
+        }
+        Error::FailedPrecondition(_) => "Nothing was done. `dwell queue describe QUEUE` shows how things stand.",
+        Error::InvalidArgument(_) => "Nothing was done. The command's --help names the limits.",
+        Error::Unroutable(_) => {
+            "It is not stored. `dwell binding list EXCHANGE` shows where the exchange routes to; `dwell binding add` binds \
+             a queue."
+        }
+        Error::Rejected { .. } => {
+            "It is not stored. Consume, or raise the limit: `dwell queue update QUEUE --messages-max ...` (or --bytes-max, \
+             --overflow)."
         }
         Error::Unavailable { .. } => {
             "Is a node running there? `dwell dev` starts a cluster on this machine; --server or DWELL_SERVER says \
@@ -17,7 +31,10 @@ pub fn next_step(error: &anyhow::Error) -> Option<&'static str> {
             "`dwell cluster status` shows whether the cluster has a leader. What was sent may have taken effect: \
              look before doing it again."
         }
-        Error::Unknown(_) => "Look at what is there before doing it again: `dwell queue describe QUEUE`.",
+        Error::Unknown(_) => {
+            "Look at what is there before doing it again: `dwell queue describe QUEUE`, `dwell browse QUEUE`, `dwell \
+             schedule describe SCHEDULE`."
+        }
         Error::ResourceExhausted(_) => "The cluster is at a limit: wait, consume, or raise the limit.",
         Error::Displaced => "Use another --consumer-id, or none, to consume beside the other consumer.",
         Error::LeaseLost => "The message will be delivered again. Settle within the queue's lease timeout.",

@@ -6,6 +6,7 @@ mod commands;
 mod hint;
 mod logging;
 mod output;
+mod render;
 mod times;
 
 use std::process::ExitCode;

@@ -5,12 +5,28 @@ use std::io::{ErrorKind, Write};
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
+use crate::arguments::Output;
+
 /// Prints a line.
 pub fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}")?;
     out.flush()?;
     Ok(())
+}
+
+/// Prints a sentence for people, or a JSON value.
+pub fn say(format: Output, text: impl std::fmt::Display, value: Value) -> anyhow::Result<()> {
+    match format {
+        Output::Table => line(text),
+        Output::Json => line(value),
+    }
+}
+
+/// Prints names and values below each other.
+pub fn rows(rows: &[(impl AsRef<str>, String)]) -> anyhow::Result<()> {
+    let width = rows.iter().map(|(name, _)| name.as_ref().len()).max().unwrap_or(0);
+    rows.iter().try_for_each(|(name, value)| line(format!("{:<width$}  {value}", name.as_ref())))
 }
 
 /// True if nobody reads what is printed any more, as after `dwell consume q | head`.

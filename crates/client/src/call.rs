@@ -32,16 +32,22 @@ pub(crate) struct Policy {
     pub(crate) wait_when_exhausted: bool,
     /// It changes nothing, so that a lost answer leaves no doubt.
     pub(crate) only_reads: bool,
+    /// An attempt that may have taken effect is not repeated: doing it twice would matter, and cannot be told.
+    pub(crate) only_once: bool,
     /// How long the server may rightly stay silent beyond the usual.
     pub(crate) server_wait: Duration,
 }
 
 impl Policy {
     /// For calls that only look.
-    pub(crate) const READ: Policy = Policy { wait_when_exhausted: true, only_reads: true, server_wait: Duration::ZERO };
+    pub(crate) const READ: Policy = Policy { only_reads: true, ..Policy::WRITE };
     /// For calls that change something.
     pub(crate) const WRITE: Policy =
-        Policy { wait_when_exhausted: true, only_reads: false, server_wait: Duration::ZERO };
+        Policy { wait_when_exhausted: true, only_reads: false, only_once: false, server_wait: Duration::ZERO };
+    /// For calls that make something of which there may be no more than so many: that is a lasting limit.
+    pub(crate) const DECLARE: Policy = Policy { wait_when_exhausted: false, ..Policy::WRITE };
+    /// For calls that add something each time.
+    pub(crate) const ONCE: Policy = Policy { wait_when_exhausted: false, only_once: true, ..Policy::WRITE };
 }
 
 /// The end of a call.
@@ -54,6 +60,16 @@ pub(crate) struct Outcome<T> {
 impl<T> Outcome<T> {
     pub(crate) fn map<U>(self, map: impl FnOnce(T) -> U) -> Outcome<U> {
         Outcome { result: self.result.map(map), repeated: self.repeated }
+    }
+
+    /// The result of a deletion, where nothing to delete may mean that an earlier attempt did it.
+    pub(crate) fn deleted(self) -> Result<T, Error> {
+        match self.result {
+            Err(Error::NotFound(reason)) if self.repeated => {
+                Err(Error::Unknown(format!("{reason} now; an earlier attempt to delete it may have succeeded")))
+            }
+            result => result,
+        }
     }
 }
 
@@ -71,6 +87,9 @@ impl Core {
             let (reason, hint) = match self.attempt(policy, &attempt).await {
                 Attempt::Answered(result) => return Outcome { result, repeated },
                 Attempt::NotSent(reason) => (reason, None),
+                Attempt::Failed(reason, _) if policy.only_once => {
+                    return Outcome { result: Err(Error::Unknown(reason)), repeated };
+                }
                 Attempt::Failed(reason, hint) => {
                     repeated = !policy.only_reads;
                     (reason, hint)

@@ -17,18 +17,22 @@ use crate::consumer::Consumer;
 use crate::delivery::Delivery;
 use crate::directory::Directory;
 use crate::error::Error;
-use crate::message::{PublishMessage, PublishResult, milliseconds};
+use crate::message::{PublishMessage, milliseconds};
 use crate::options::{ClientOptions, Consistency, ConsumeOptions, PublisherOptions};
+use crate::published::Published;
 use crate::publisher::Publisher;
+use crate::settings::QueueSettings;
 use crate::settle::UnarySettler;
+use crate::transaction::Transactors;
 
-/// Queues of one page of [`Client::list_queues`].
-const PAGE: u32 = 1000;
+/// How much of a list is asked for at a time.
+pub(crate) const PAGE: u32 = 1000;
 
 /// A client of one cluster. Cloning it is cheap: clones share connections and what is known of the cluster.
 #[derive(Debug, Clone)]
 pub struct Client {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
+    pub(crate) transactors: Arc<Transactors>,
     /// Made on the first [`Client::publish`].
     publisher: Arc<Mutex<Option<Publisher>>>,
     consistency: Consistency,
@@ -56,27 +60,39 @@ impl Client {
         let directory = Directory::new(addresses, options.follow_leader);
         let connections = Connections::new(options.connect_timeout);
         let core = Arc::new(Core { options, directory, connections });
-        Ok(Client { core, publisher: Arc::default(), consistency: Consistency::default() })
+        Ok(Client { core, transactors: Arc::default(), publisher: Arc::default(), consistency: Consistency::default() })
     }
 
-    /// The same client with another consistency of its reads: [`Client::list_queues`],
-    /// [`Client::describe_queue`], [`Client::queue_counts`].
+    /// The same client with another consistency of its reads: of what lists, describes, counts, gets, browses or
+    /// forecasts.
     pub fn with_consistency(&self, consistency: Consistency) -> Client {
         Client { consistency, ..self.clone() }
     }
 
     /// Makes a queue. False if it existed with these settings. Errors: [`Error::AlreadyExists`] if it exists
     /// with others.
-    pub async fn declare_queue(&self, queue: impl Into<String>, settings: v1::QueueSettings) -> Result<bool, Error> {
+    pub async fn declare_queue(&self, queue: impl Into<String>, settings: QueueSettings) -> Result<bool, Error> {
+        let (settings, _) = settings.into_proto();
         let message =
             v1::DeclareQueueRequest { namespace: String::new(), queue: queue.into(), settings: Some(settings) };
-        // Too many queues is a lasting limit.
-        let policy = Policy { wait_when_exhausted: false, ..Policy::WRITE };
-        let outcome = self.core.call(policy, |channel| {
+        let outcome = self.core.call(Policy::DECLARE, |channel| {
             let request = message.clone();
             async move { queues(channel).declare_queue(request).await }
         });
         Ok(outcome.await.result?.created)
+    }
+
+    /// Changes those settings of a queue that are set here. Errors: [`Error::NotFound`]; [`Error::FailedPrecondition`]
+    /// for `priority_max` and `single_active_consumer`, which stay as they were declared.
+    pub async fn update_queue(&self, queue: impl Into<String>, settings: QueueSettings) -> Result<(), Error> {
+        let (settings, fields) = settings.into_proto();
+        let message =
+            v1::UpdateQueueRequest { namespace: String::new(), queue: queue.into(), settings: Some(settings), fields };
+        let outcome = self.core.call(Policy::WRITE, |channel| {
+            let request = message.clone();
+            async move { queues(channel).update_queue(request).await }
+        });
+        outcome.await.result.map(drop)
     }
 
     /// Deletes a queue with its messages, and says how many there were. Errors: [`Error::NotFound`];
@@ -88,13 +104,7 @@ impl Client {
             let request = message.clone();
             async move { queues(channel).delete_queue(request).await }
         });
-        let outcome = outcome.await;
-        match outcome.result {
-            Err(Error::NotFound(reason)) if outcome.repeated => {
-                Err(Error::Unknown(format!("{reason} now; an earlier attempt to delete it may have succeeded")))
-            }
-            result => Ok(result?.messages),
-        }
+        Ok(outcome.await.deleted()?.messages)
     }
 
     /// All queues whose names begin with `prefix`, by name.
@@ -140,16 +150,18 @@ impl Client {
         Publisher::start(self.core.clone(), options)
     }
 
-    /// Publishes messages, all or none, and waits for the confirm: one result for each, in order. 1 to 1000.
-    /// All callers share one [`Publisher`]. Errors: as those of [`Publisher::publish`] and its confirm.
-    pub async fn publish(&self, messages: Vec<PublishMessage>) -> Result<Vec<PublishResult>, Error> {
+    /// Publishes messages in one request, and waits for the confirm: one result for each, in order. 1 to 1000. All
+    /// callers share one [`Publisher`]. Errors: as those of [`Publisher::publish`] and its confirm;
+    /// [`Error::NotAllStored`], which tells of each message, if some are stored and some are not.
+    pub async fn publish(&self, messages: Vec<PublishMessage>) -> Result<Vec<Published>, Error> {
         let publisher = self.shared_publisher();
         publisher.publish(messages).await?.await
     }
 
-    /// Publishes one message and waits for the confirm. Messages of concurrent callers for the same queue
-    /// travel together.
-    pub async fn publish_one(&self, message: PublishMessage) -> Result<PublishResult, Error> {
+    /// Publishes one message and waits until it is stored. Messages of concurrent callers for the same queue or
+    /// exchange travel together. Errors: as [`Publisher::publish`]; [`Error::Unroutable`] and [`Error::Rejected`] if it
+    /// is not stored because no queue wanted it, or one is full.
+    pub async fn publish_one(&self, message: PublishMessage) -> Result<Published, Error> {
         let publisher = self.shared_publisher();
         publisher.publish_one(message).await
     }
@@ -223,7 +235,7 @@ impl Client {
         self.core.directory.addresses()
     }
 
-    fn read_request<T>(&self, message: T) -> tonic::Request<T> {
+    pub(crate) fn read_request<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         if self.consistency == Consistency::Stale {
             let stale = MetadataValue::from_static(metadata::CONSISTENCY_STALE);

@@ -30,6 +30,14 @@ pub struct Delivery {
     pub ready_at_ms: i64,
     /// When the lease times out, unless extended.
     pub lease_deadline_ms: i64,
+    /// The exchange that it was published to; empty: the default one.
+    pub exchange: String,
+    /// The key that it was published with; with the default exchange, the queue's name.
+    pub routing_key: String,
+    /// Its ordering group; empty: none.
+    pub group: String,
+    /// How it came to be a dead letter, the newest first.
+    pub deaths: Vec<v1::Death>,
     /// When this client took it from the network, by this machine's clock.
     pub received_at: SystemTime,
     lease: HeldLease,
@@ -71,6 +79,10 @@ impl Delivery {
             published_at_ms: delivery.published_at_ms,
             ready_at_ms: delivery.ready_at_ms,
             lease_deadline_ms: delivery.lease_deadline_ms,
+            exchange: delivery.exchange,
+            routing_key: delivery.routing_key,
+            group: delivery.group,
+            deaths: delivery.deaths,
             received_at,
             lease,
         }
@@ -85,16 +97,28 @@ impl Delivery {
         self.settle(Settlement::Ack).await
     }
 
-    /// Returns the message to the queue: at once to its old position, or ready again after `delay`. Past the
-    /// queue's delivery limit it is dropped. Errors: as [`Delivery::ack`].
+    /// Returns the message to the queue, to be tried again: after `delay`; with a delay of zero at once, to its old
+    /// position; without one after the queue's backoff, or at once if it has none. Past the queue's delivery limit
+    /// it is a dead letter. Errors: as [`Delivery::ack`].
     pub async fn nack(&self, delay: Option<Duration>) -> Result<(), Error> {
-        self.settle(Settlement::Nack { delay_ms: milliseconds(delay.unwrap_or_default()) }).await
+        self.settle(Settlement::Nack { delay_ms: delay.map(milliseconds) }).await
+    }
+
+    /// Gives the message up: it becomes a dead letter, or is dropped if its queue has nowhere to send them.
+    /// Errors: as [`Delivery::ack`].
+    pub async fn reject(&self) -> Result<(), Error> {
+        self.settle(Settlement::Reject).await
     }
 
     /// Moves the end of the lease to `lease_timeout` from now; zero means the queue's lease timeout. At most
     /// 24 h. Errors: [`Error::LeaseLost`]; [`Error::Timeout`].
     pub async fn extend(&self, lease_timeout: Duration) -> Result<(), Error> {
         self.settle(Settlement::Extend { lease_timeout_ms: milliseconds(lease_timeout) }).await
+    }
+
+    /// What to settle it with.
+    pub(crate) fn lease(&self) -> v1::Lease {
+        v1::Lease { sequence: self.handle.sequence, token: self.token }
     }
 
     async fn settle(&self, settlement: Settlement) -> Result<(), Error> {

@@ -1,21 +1,24 @@
 //! What can go wrong, and how the gRPC statuses map to it: the only place that does.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dwell_proto::v1::Failure;
 use tonic::{Code, Status};
 
+use crate::published::PublishOutcome;
+
 /// Why a call failed. The message of a refusal is the server's, and names the field and its limit.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The queue does not exist.
+    /// The queue, exchange, schedule or message does not exist.
     #[error("{0}")]
     NotFound(String),
     /// A value breaks a limit.
     #[error("{0}")]
     InvalidArgument(String),
-    /// The queue exists with other settings.
+    /// The queue, exchange or schedule exists with other settings.
     #[error("{0}")]
     AlreadyExists(String),
     /// A condition of the request does not hold.
@@ -24,6 +27,21 @@ pub enum Error {
     /// A limit of the cluster is reached. Where waiting can help, the client has waited already.
     #[error("{0}")]
     ResourceExhausted(String),
+    /// The message reached no queue, and is not stored. If it was mandatory, nothing of its request is.
+    #[error("{0}")]
+    Unroutable(String),
+    /// A queue that the message goes to is full: it is stored in none.
+    #[error("queue `{queue}` is full and rejects the message")]
+    Rejected {
+        /// The queue that is full.
+        queue: String,
+    },
+    /// Some messages of a batch are stored and some are not.
+    #[error("{} of {} messages are not stored: {}", not_stored(.outcomes).count(), .outcomes.len(), reasons(.outcomes))]
+    NotAllStored {
+        /// What became of each message, in order.
+        outcomes: Vec<PublishOutcome>,
+    },
     /// The lease is not held any more: it timed out, or the message was settled before. Nothing was done.
     #[error("the lease is lost: it timed out, or the message was settled before")]
     LeaseLost,
@@ -100,6 +118,16 @@ impl Error {
     }
 }
 
+fn not_stored(outcomes: &[PublishOutcome]) -> impl Iterator<Item = &PublishOutcome> {
+    outcomes.iter().filter(|outcome| !outcome.is_stored())
+}
+
+/// Why messages are not stored, each reason once.
+fn reasons(outcomes: &[PublishOutcome]) -> String {
+    let errors = not_stored(outcomes).filter_map(|outcome| outcome.clone().stored().err());
+    errors.map(|error| error.to_string()).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join("; ")
+}
+
 /// True if a code by itself speaks of the node or the way to it, not of the request.
 pub(crate) fn is_transient_code(code: Code) -> bool {
     matches!(code, Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::Unknown)
@@ -129,6 +157,17 @@ mod tests {
         assert!(matches!(map(Code::ResourceExhausted), Error::ResourceExhausted(_)));
         assert!(matches!(map(Code::Aborted), Error::Displaced));
         assert!(matches!(map(Code::Internal), Error::Server { code: Code::Internal, .. }));
+    }
+
+    #[test]
+    fn a_batch_that_is_not_stored_as_a_whole_names_each_reason_once() {
+        let rejected = PublishOutcome::Rejected { queue: "full".into() };
+        let outcomes = vec![rejected.clone(), PublishOutcome::Unroutable, rejected];
+        let text = Error::NotAllStored { outcomes }.to_string();
+        assert_eq!(
+            text,
+            "3 of 3 messages are not stored: no queue wanted the message; queue `full` is full and rejects the message"
+        );
     }
 
     #[test]

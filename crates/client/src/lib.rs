@@ -5,6 +5,7 @@
 //! safely is repeated, with backoff, until [`ClientOptions::retry_deadline`]:
 //!
 //! * A [`Publisher`] numbers its requests, so that a publish repeated after a failover is stored once.
+//! * A [`Transaction`] acknowledges and publishes in one step, and is done once.
 //! * A [`Consumer`] keeps its id, so that it keeps its leases when its stream breaks and it attaches again.
 //! * Where an outcome cannot be known, the error says so: [`Error::Timeout`] and [`Error::Unknown`].
 //!
@@ -17,7 +18,8 @@
 //! let client = Client::connect(["127.0.0.1:7600"])?;
 //! client.declare_queue("reminders", QueueSettings::default()).await?;
 //! let message = PublishMessage::new("reminders", "water the plants").delay(Duration::from_secs(5));
-//! client.publish(vec![message]).await?;
+//! let published = client.publish_one(message).await?;
+//! println!("stored as {:?}", published.handle);
 //!
 //! let mut consumer = client.consume("reminders", ConsumeOptions::default()).await?;
 //! while let Some(delivery) = consumer.next().await {
@@ -37,18 +39,34 @@ mod consumer;
 mod delivery;
 mod directory;
 mod error;
+mod exchanges;
+mod inventory;
 mod message;
 mod options;
+mod published;
 mod publisher;
+mod schedules;
+mod settings;
 mod settle;
+mod transaction;
 
 pub use client::Client;
 pub use consumer::Consumer;
 pub use delivery::Delivery;
 pub use dwell_proto::v1::{
-    GetClusterStatusResponse as ClusterStatus, Handle, Member, Message, Queue, QueueCounts, QueueSettings,
+    BackoffKind, BrowseMessagesResponse as BrowsePage, Death, DeathReason, DescribeScheduleResponse as ScheduleReport,
+    Due, Exchange, ExchangeKind, Firing, ForecastResponse as Forecast, GetClusterStatusResponse as ClusterStatus,
+    Handle, Member, Message, MessageState, Misfire, Overflow, Queue, QueueCounts,
+    QueueSettings as DeclaredQueueSettings, QueueTotals, ReviseProgress, Schedule,
+    ScheduleDefinition as DeclaredScheduleDefinition, StoredMessage, schedule_definition::Recurrence,
 };
 pub use error::Error;
-pub use message::{PublishMessage, PublishResult};
+pub use exchanges::{Binding, Destination, ExchangeSettings};
+pub use inventory::{BrowseOptions, NewTime, Revised, Revising, Revision, RevisionOutcome, Selection, Target};
+pub use message::PublishMessage;
 pub use options::{ClientOptions, Consistency, ConsumeOptions, PublisherOptions};
+pub use published::{PublishOutcome, Published, StoredCopy};
 pub use publisher::{Confirm, Publisher};
+pub use schedules::ScheduleDefinition;
+pub use settings::{Backoff, QueueSettings};
+pub use transaction::Transaction;

@@ -1,4 +1,4 @@
-//! Messages on their way in, and what became of them.
+//! Messages on their way in.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,23 +7,52 @@ use dwell_proto::v1;
 use dwell_proto::v1::timing::Visible;
 use prost::Message as _;
 
-/// A message to publish, with its queue and its times. Limits are the server's, and named in its refusal.
+/// A message to publish, with where it goes and when. Limits are the server's, and named in its refusal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PublishMessage {
-    queue: String,
     message: v1::Message,
     timing: v1::Timing,
+    /// Everything else; its message and timing are unset.
+    envelope: v1::PublishMessage,
 }
 
 impl PublishMessage {
-    /// A message that is ready at once and never expires.
-    pub fn new(queue: impl Into<String>, body: impl Into<Bytes>) -> PublishMessage {
+    /// A message for the queue of this name, or, with [`PublishMessage::exchange`], with this routing key. It is
+    /// ready after the queue's default delay, and expires by the queue's settings alone.
+    pub fn new(routing_key: impl Into<String>, body: impl Into<Bytes>) -> PublishMessage {
         let message = v1::Message { body: body.into(), ..v1::Message::default() };
-        PublishMessage { queue: queue.into(), message, timing: v1::Timing::default() }
+        let envelope = v1::PublishMessage { routing_key: routing_key.into(), ..v1::PublishMessage::default() };
+        PublishMessage { message, timing: v1::Timing::default(), envelope }
+    }
+
+    /// The exchange that routes it, by its key or its headers. Without one it goes to the queue that the key names.
+    pub fn exchange(mut self, exchange: impl Into<String>) -> PublishMessage {
+        self.envelope.exchange = exchange.into();
+        self
+    }
+
+    /// Refuse the whole request, with [`Error::Unroutable`](crate::Error::Unroutable), if this message reaches no
+    /// queue. Without it the other messages are stored, and the result of this one tells.
+    pub fn mandatory(mut self) -> PublishMessage {
+        self.envelope.mandatory = true;
+        self
+    }
+
+    /// A message with the same id that came to the same queue within the queue's dedupe window is not stored there
+    /// again.
+    pub fn dedupe_id(mut self, dedupe_id: impl Into<String>) -> PublishMessage {
+        self.envelope.dedupe_id = dedupe_id.into();
+        self
+    }
+
+    /// Messages of one group are delivered in order, one at a time.
+    pub fn group(mut self, group: impl Into<String>) -> PublishMessage {
+        self.envelope.group = group.into();
+        self
     }
 
     /// Ready this long after the publish is committed; replaces [`PublishMessage::deliver_at`]. At most ten
-    /// years, in whole milliseconds.
+    /// years, in whole milliseconds. Zero means at once, whatever the queue's default delay.
     pub fn delay(self, delay: Duration) -> PublishMessage {
         self.delay_ms(milliseconds(delay))
     }
@@ -45,13 +74,13 @@ impl PublishMessage {
         self
     }
 
-    /// Dropped when it has been ready, and not leased, for this long. 1 ms to ten years.
+    /// Expires when it has been ready, and not leased, for this long. 1 ms to ten years.
     pub fn ttl(mut self, ttl: Duration) -> PublishMessage {
         self.timing.ttl_ms = Some(milliseconds(ttl));
         self
     }
 
-    /// Dropped at this time, unless it is leased. Within ten years of now.
+    /// Expires at this time, unless it is leased. Within ten years of now.
     pub fn expire_at(self, at: SystemTime) -> PublishMessage {
         self.expire_at_ms(since_epoch_ms(at))
     }
@@ -92,45 +121,28 @@ impl PublishMessage {
         self
     }
 
-    /// The application's own id of the message.
+    /// The application's own id of the message, by which it can be recalled. It need not be unique.
     pub fn message_id(mut self, message_id: impl Into<String>) -> PublishMessage {
         self.message.message_id = message_id.into();
         self
     }
 
-    /// The queue it is for.
-    pub fn queue(&self) -> &str {
-        &self.queue
+    /// The queue it is for, or the key that its exchange routes by.
+    pub fn routing_key(&self) -> &str {
+        &self.envelope.routing_key
     }
 
     pub(crate) fn into_proto(self) -> v1::PublishMessage {
         let timing = (self.timing != v1::Timing::default()).then_some(self.timing);
-        v1::PublishMessage { queue: self.queue, message: Some(self.message), timing }
+        v1::PublishMessage { message: Some(self.message), timing, ..self.envelope }
     }
 }
 
 impl From<v1::PublishMessage> for PublishMessage {
-    fn from(message: v1::PublishMessage) -> PublishMessage {
-        PublishMessage {
-            queue: message.queue,
-            message: message.message.unwrap_or_default(),
-            timing: message.timing.unwrap_or_default(),
-        }
-    }
-}
-
-/// What became of a published message.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PublishResult {
-    /// Names the stored message.
-    pub handle: v1::Handle,
-    /// True if an earlier attempt of the same request, whose answer was lost, stored it.
-    pub duplicate: bool,
-}
-
-impl From<v1::PublishResult> for PublishResult {
-    fn from(result: v1::PublishResult) -> PublishResult {
-        PublishResult { handle: result.handle.unwrap_or_default(), duplicate: result.duplicate }
+    fn from(mut envelope: v1::PublishMessage) -> PublishMessage {
+        let message = envelope.message.take().unwrap_or_default();
+        let timing = envelope.timing.take().unwrap_or_default();
+        PublishMessage { message, timing, envelope }
     }
 }
 
@@ -167,6 +179,15 @@ mod tests {
     #[test]
     fn a_message_without_times_carries_no_timing() {
         assert_eq!(PublishMessage::new("q", "body").into_proto().timing, None);
+    }
+
+    #[test]
+    fn where_a_message_goes_and_what_it_carries_comes_through() {
+        let message = PublishMessage::new("orders.eu", "body").exchange("orders").mandatory().dedupe_id("d").group("g");
+        let proto = message.clone().into_proto();
+        assert_eq!((proto.exchange.as_str(), proto.routing_key.as_str()), ("orders", "orders.eu"));
+        assert_eq!((proto.mandatory, proto.dedupe_id.as_str(), proto.group.as_str()), (true, "d", "g"));
+        assert_eq!(PublishMessage::from(proto), message);
     }
 
     #[test]

@@ -17,8 +17,9 @@ use tokio::time::Instant;
 use crate::call::Core;
 use crate::connections::MESSAGE_BYTES_MAX;
 use crate::error::Error;
-use crate::message::{PublishMessage, PublishResult, encoded_bytes};
+use crate::message::{PublishMessage, encoded_bytes};
 use crate::options::{PublisherOptions, random_id};
+use crate::published::{PublishOutcome, Published, all_stored};
 
 use self::driver::Driver;
 use self::request::{Request, Room, Waiter};
@@ -70,23 +71,25 @@ impl Publisher {
     /// Submits messages to be stored all or none: 1 to 1000. Waits while 256 requests, or 64 MiB, are
     /// unconfirmed, and returns the confirm to wait for. Dropping the confirm does not take the request back.
     ///
-    /// Errors, here: [`Error::Closed`]. From the confirm: [`Error::NotFound`] if a queue does not exist,
-    /// [`Error::InvalidArgument`], [`Error::ResourceExhausted`], [`Error::Unavailable`] if the messages were
-    /// never sent, [`Error::Timeout`] if they were sent and may be stored.
+    /// Errors, here: [`Error::Closed`]. From the confirm, with nothing stored: [`Error::NotFound`] if a queue or
+    /// exchange does not exist, [`Error::Unroutable`] if a mandatory message reaches no queue,
+    /// [`Error::InvalidArgument`], [`Error::ResourceExhausted`], [`Error::Unavailable`] if the messages were never
+    /// sent. Besides: [`Error::Timeout`] if they were sent and may be stored; and, unless [`Confirm::outcomes`] is
+    /// used, [`Error::Unroutable`], [`Error::Rejected`] or [`Error::NotAllStored`] if a message is not stored.
     pub async fn publish(&self, messages: Vec<PublishMessage>) -> Result<Confirm, Error> {
         self.submit(messages, &self.shared.requests, false).await
     }
 
-    /// Submits one message. Single messages for the same queue that wait at the same time travel in one
+    /// Submits one message. Single messages for the same queue or exchange that wait at the same time travel in one
     /// request; nothing is ever held back for it. Waits while 8192 of them, or 64 MiB, are unconfirmed.
     pub async fn submit_one(&self, message: PublishMessage) -> Result<Confirm, Error> {
         self.submit(vec![message], &self.shared.singles, true).await
     }
 
     /// Publishes one message, as [`Publisher::submit_one`] does, and waits for its confirm.
-    pub async fn publish_one(&self, message: PublishMessage) -> Result<PublishResult, Error> {
-        let results = self.submit_one(message).await?.await?;
-        results.into_iter().next().ok_or_else(|| Error::Server {
+    pub async fn publish_one(&self, message: PublishMessage) -> Result<Published, Error> {
+        let published = self.submit_one(message).await?.await?;
+        published.into_iter().next().ok_or_else(|| Error::Server {
             code: tonic::Code::Internal,
             message: "the confirm holds no result for the message".into(),
         })
@@ -124,17 +127,28 @@ impl Publisher {
     }
 }
 
-/// The confirm of one request: resolves to one result for each message, in order. For the errors see
+/// The confirm of one request: resolves when every message of it is stored, to one [`Published`] for each, in order.
+/// A message that is not stored is an error; [`Confirm::outcomes`] tells of each message instead. For the errors see
 /// [`Publisher::publish`].
 #[derive(Debug)]
+#[must_use = "whether the messages are stored shows when it is awaited"]
 pub struct Confirm {
-    answer: oneshot::Receiver<Result<Vec<PublishResult>, Error>>,
+    answer: oneshot::Receiver<Result<Vec<PublishOutcome>, Error>>,
+}
+
+impl Confirm {
+    /// What became of each message, in order: an error only if the request as a whole was refused or its outcome is
+    /// unknown. Cancel safe.
+    pub async fn outcomes(&mut self) -> Result<Vec<PublishOutcome>, Error> {
+        (&mut self.answer).await.unwrap_or(Err(Error::Closed))
+    }
 }
 
 impl Future for Confirm {
-    type Output = Result<Vec<PublishResult>, Error>;
+    type Output = Result<Vec<Published>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.answer).poll(context).map(|answer| answer.unwrap_or(Err(Error::Closed)))
+        let answer = Pin::new(&mut self.answer).poll(context);
+        answer.map(|answer| answer.unwrap_or(Err(Error::Closed)).and_then(all_stored))
     }
 }

@@ -13,15 +13,21 @@ use crate::error::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Settlement {
     Ack,
-    Nack { delay_ms: i64 },
-    Extend { lease_timeout_ms: i64 },
+    /// Without a delay: by the queue's backoff.
+    Nack {
+        delay_ms: Option<i64>,
+    },
+    Reject,
+    Extend {
+        lease_timeout_ms: i64,
+    },
 }
 
 impl Settlement {
     /// What a lost lease means: `repeated` says that an earlier attempt may have ended it.
     pub(crate) fn lost(self, repeated: bool) -> Error {
         match self {
-            Settlement::Ack | Settlement::Nack { .. } if repeated => Error::Unknown(
+            Settlement::Ack | Settlement::Nack { .. } | Settlement::Reject if repeated => Error::Unknown(
                 "the connection broke before the answer came, and the lease is gone: it was settled, or timed out"
                     .into(),
             ),
@@ -47,7 +53,8 @@ impl UnarySettler {
     pub(crate) async fn settle(&self, lease: v1::Lease, settlement: Settlement, repeated: bool) -> Result<(), Error> {
         let outcome = match settlement {
             Settlement::Ack => self.ack(lease).await,
-            Settlement::Nack { delay_ms } => self.nack(lease, delay_ms).await,
+            Settlement::Nack { delay_ms } => self.nack(lease, delay_ms, false).await,
+            Settlement::Reject => self.nack(lease, None, true).await,
             Settlement::Extend { lease_timeout_ms } => self.extend(lease, lease_timeout_ms).await,
         };
         if outcome.result?.is_empty() { Ok(()) } else { Err(settlement.lost(repeated || outcome.repeated)) }
@@ -62,11 +69,11 @@ impl UnarySettler {
         outcome.await.map(|response| response.lost)
     }
 
-    async fn nack(&self, lease: v1::Lease, delay_ms: i64) -> Outcome<Vec<v1::Lease>> {
+    async fn nack(&self, lease: v1::Lease, delay_ms: Option<i64>, reject: bool) -> Outcome<Vec<v1::Lease>> {
         let queue = &self.queue;
         let outcome = self.core.call(Policy::WRITE, |channel| {
             let queue = queue.to_string();
-            let request = v1::NackRequest { namespace: String::new(), queue, leases: vec![lease], delay_ms };
+            let request = v1::NackRequest { namespace: String::new(), queue, leases: vec![lease], delay_ms, reject };
             async move { messages(channel).nack(request).await }
         });
         outcome.await.map(|response| response.lost)

@@ -142,7 +142,7 @@ async fn returns_and_extensions_carry_their_times() {
         }
         match session.request().await.request {
             Some(Request::Nack(nack)) => {
-                assert_eq!((nack.delay_ms, nack.leases), (1500, vec![lease(2, 2)]));
+                assert_eq!((nack.delay_ms, nack.leases), (Some(1500), vec![lease(2, 2)]));
                 settled(&session, nack.request_id, vec![]).await;
             }
             other => panic!("{other:?}"),

@@ -5,10 +5,12 @@ mod fake;
 
 use std::time::Duration;
 
-use dwell_client::{Client, ClientOptions, Confirm, Error, PublishMessage, Publisher, PublisherOptions};
+use dwell_client::{
+    Client, ClientOptions, Confirm, Error, PublishMessage, PublishOutcome, Publisher, PublisherOptions,
+};
 use dwell_proto::v1;
 use dwell_proto::v1::publish_stream_response::Outcome;
-use fake::{FakeNode, PublishSession, dead_address};
+use fake::{FakeNode, PublishSession, dead_address, stored};
 use futures::FutureExt;
 use futures::future::join_all;
 use tonic::{Code, Status};
@@ -38,14 +40,21 @@ fn bodies(request: &v1::PublishStreamRequest) -> Vec<String> {
 }
 
 async fn confirm(session: &PublishSession, request: &v1::PublishStreamRequest) {
-    let result = |_: &v1::PublishMessage| v1::PublishResult { handle: Some(v1::Handle::default()), duplicate: false };
-    let results = request.publish.as_ref().unwrap().messages.iter().map(result).collect();
+    let results = request.publish.as_ref().unwrap().messages.iter().map(|_| stored(1, false)).collect();
+    confirm_with(session, request, results).await;
+}
+
+async fn confirm_with(session: &PublishSession, request: &v1::PublishStreamRequest, results: Vec<v1::PublishResult>) {
     let outcome = Some(Outcome::Confirmed(v1::PublishResponse { results }));
     session.respond(v1::PublishStreamResponse { request_id: request.request_id, outcome }).await;
 }
 
 async fn refuse(session: &PublishSession, request: &v1::PublishStreamRequest, code: Code) {
-    let outcome = Some(Outcome::Refused(v1::Failure { code: code.into(), message: "no".into() }));
+    refuse_because(session, request, code, "no").await;
+}
+
+async fn refuse_because(session: &PublishSession, request: &v1::PublishStreamRequest, code: Code, message: &str) {
+    let outcome = Some(Outcome::Refused(v1::Failure { code: code.into(), message: message.into() }));
     session.respond(v1::PublishStreamResponse { request_id: request.request_id, outcome }).await;
 }
 
@@ -286,4 +295,60 @@ async fn what_was_submitted_is_sent_after_the_publisher_is_dropped() {
     confirm(&session, &request).await;
     answer.await.unwrap();
     assert!(session.requests.message().await.unwrap().is_none(), "the stream ends in order");
+}
+
+fn not_stored(outcome: v1::PublishOutcome, queue: &str) -> v1::PublishResult {
+    v1::PublishResult { outcome: outcome.into(), rejected_by: queue.into(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn a_message_that_is_not_stored_is_an_error_unless_the_outcomes_are_asked_for() {
+    let mut node = FakeNode::start().await;
+    let publisher = publisher(&node);
+    let batch = || vec![PublishMessage::new("q", "0"), PublishMessage::new("full", "1")];
+    let single = |queue: &'static str| publisher.publish(vec![PublishMessage::new(queue, queue)]);
+    let rejected = single("full").await.unwrap();
+    let unroutable = single("nowhere").await.unwrap();
+    let partly = publisher.publish(batch()).await.unwrap();
+    let mut told = publisher.publish(batch()).await.unwrap();
+    let mut session = node.publish_session().await;
+    let full = || not_stored(v1::PublishOutcome::Rejected, "full");
+    let answers = [
+        vec![full()],
+        vec![not_stored(v1::PublishOutcome::Unroutable, "")],
+        vec![stored(7, true), full()],
+        vec![stored(7, true), full()],
+    ];
+    for results in answers {
+        let request = session.request().await;
+        confirm_with(&session, &request, results).await;
+    }
+    assert!(matches!(rejected.await, Err(Error::Rejected { queue }) if queue == "full"));
+    assert!(matches!(unroutable.await, Err(Error::Unroutable(_))));
+    assert!(matches!(partly.await, Err(Error::NotAllStored { outcomes }) if outcomes[0].is_stored()));
+    let outcomes = told.outcomes().await.unwrap();
+    let PublishOutcome::Stored(published) = &outcomes[0] else { panic!("{outcomes:?}") };
+    assert_eq!((published.handle.sequence, published.duplicate), (7, true));
+    assert_eq!(outcomes[1], PublishOutcome::Rejected { queue: "full".into() });
+}
+
+#[tokio::test]
+async fn a_mandatory_message_that_reaches_no_queue_is_refused_once_and_its_number_is_used() {
+    let mut node = FakeNode::start().await;
+    let publisher = publisher(&node);
+    let mandatory = PublishMessage::new("key", "0").exchange("x").mandatory();
+    let refused = publisher.publish(vec![mandatory]).await.unwrap();
+    let behind = submit(&publisher, 1).await;
+    let mut session = node.publish_session().await;
+    let first = session.request().await;
+    let reason = "no queue is bound to exchange `x` for the key `key`, and the message is mandatory";
+    refuse_because(&session, &first, Code::FailedPrecondition, reason).await;
+    let second = session.request().await;
+    assert_eq!((sequence(&second), producer(&second)), (2, producer(&first)));
+    confirm(&session, &second).await;
+    assert!(matches!(refused.await, Err(Error::Unroutable(message)) if message == reason));
+    behind.await.unwrap();
+    let _next = submit(&publisher, 2).await;
+    let third = session.request().await;
+    assert_eq!((sequence(&third), producer(&third)), (3, producer(&first)));
 }

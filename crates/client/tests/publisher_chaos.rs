@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use dwell_client::{Client, Error, PublishMessage, PublisherOptions};
 use dwell_proto::v1;
 use dwell_proto::v1::publish_stream_response::Outcome;
-use fake::FakeNode;
+use fake::{FakeNode, stored};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tonic::{Code, Status};
@@ -37,7 +37,7 @@ impl Stored {
         }
         let duplicate = position < outcomes.len();
         if !duplicate {
-            let known = request.messages.iter().all(|message| message.queue == "q");
+            let known = request.messages.iter().all(|message| message.routing_key == "q");
             let sequences = request.messages.iter().enumerate().map(|(index, _)| (self.bodies.len() + index) as u64);
             outcomes.push(known.then(|| sequences.collect()));
             if known {
@@ -45,9 +45,8 @@ impl Stored {
             }
         }
         let Some(sequences) = &outcomes[position] else { return refuse(Code::NotFound) };
-        let handle = |sequence: &u64| v1::Handle { sequence: *sequence, ..Default::default() };
-        let result = |sequence| v1::PublishResult { handle: Some(handle(sequence)), duplicate };
-        Outcome::Confirmed(v1::PublishResponse { results: sequences.iter().map(result).collect() })
+        let results = sequences.iter().map(|sequence| stored(*sequence, duplicate)).collect();
+        Outcome::Confirmed(v1::PublishResponse { results })
     }
 }
 

@@ -198,12 +198,7 @@ impl Group {
         consistency: Consistency,
         read: impl FnOnce(&Machine) -> V + Send + 'static,
     ) -> Result<V, ReadError> {
-        if consistency == Consistency::Linearizable {
-            // ReadIndex, never a lease: a deposed leader finds out before it answers.
-            let linearizer =
-                self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|_| ReadError::NotLeader)?;
-            linearizer.await_ready(&self.raft).await.map_err(|error| ReadError::Stopped(error.to_string()))?;
-        }
+        self.await_current(consistency).await?;
         self.raft
             .with_state_machine(|state_machine: &mut StateMachine| {
                 let value = read(state_machine.machine());
@@ -211,6 +206,34 @@ impl Group {
             })
             .await
             .map_err(|error| ReadError::Stopped(error.to_string()))
+    }
+
+    /// Reads from the machine and its rows, both as of the same entry. No entry is applied meanwhile, so it must
+    /// be a bounded number of rows.
+    pub async fn read_rows<V: Send + 'static>(
+        &self,
+        consistency: Consistency,
+        read: impl FnOnce(&Machine, &StateStore) -> V + Send + 'static,
+    ) -> Result<V, ReadError> {
+        self.await_current(consistency).await?;
+        self.raft
+            .with_state_machine(|state_machine: &mut StateMachine| {
+                let value = state_machine.read_rows(read);
+                Box::pin(async move { value })
+            })
+            .await
+            .map_err(|error| ReadError::Stopped(error.to_string()))
+    }
+
+    /// Waits until a read on this node is as current as asked for.
+    async fn await_current(&self, consistency: Consistency) -> Result<(), ReadError> {
+        if consistency == Consistency::Linearizable {
+            // ReadIndex, never a lease: a deposed leader finds out before it answers.
+            let linearizer =
+                self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|_| ReadError::NotLeader)?;
+            linearizer.await_ready(&self.raft).await.map_err(|error| ReadError::Stopped(error.to_string()))?;
+        }
+        Ok(())
     }
 }
 

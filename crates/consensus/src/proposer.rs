@@ -8,7 +8,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use dwell_machine::{Ack, Batch, Command, DetachAll, Extend, Nack, Publish, Receive, Reply};
+use dwell_machine::limits::{REVISE_HANDLES_MAX, REVISE_STEP_MAX};
+use dwell_machine::{Ack, Batch, Command, DetachAll, Extend, Nack, PublishMessage, Receive, Reply, Revise};
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use openraft::impls::ProgressResponder;
@@ -228,15 +229,26 @@ fn settle(waiting: Vec<oneshot::Sender<Result<Reply, ProposeError>>>, outcome: W
 /// How much a command adds to a batch: its bodies, and the work of its messages and leases.
 fn weight(command: &Command) -> usize {
     match command {
-        Command::Publish(Publish { messages, .. }) => {
-            messages.iter().map(|message| message.content.body.len() + ITEM_WEIGHT).sum()
+        Command::Publish(publish) => weight_of_messages(&publish.messages),
+        Command::Transact(transact) => {
+            let leases: usize = transact.acks.iter().map(|ack| ack.leases.len()).sum();
+            leases * ITEM_WEIGHT + weight_of_messages(&transact.publish.messages)
         }
         Command::Ack(Ack { leases, .. })
         | Command::Nack(Nack { leases, .. })
         | Command::Extend(Extend { leases, .. }) => leases.len() * ITEM_WEIGHT,
         Command::Receive(Receive { messages_max, .. }) => *messages_max as usize * ITEM_WEIGHT,
+        Command::Revise(Revise { sequences, .. }) => sequences.len() * ITEM_WEIGHT,
+        // How many messages these find is known when they are applied: they count as if they found the most.
+        Command::ReviseById(_) => REVISE_HANDLES_MAX * ITEM_WEIGHT,
+        Command::ReviseMatching(_) => REVISE_STEP_MAX * ITEM_WEIGHT,
+        Command::DeclareSchedule(declare) => weight_of_messages(std::slice::from_ref(&declare.definition.message)),
         _ => ITEM_WEIGHT,
     }
+}
+
+fn weight_of_messages(messages: &[PublishMessage]) -> usize {
+    messages.iter().map(|message| message.content.body.len() + ITEM_WEIGHT).sum()
 }
 
 struct Metrics {

@@ -102,6 +102,11 @@ impl StateMachine {
         &self.store
     }
 
+    /// Reads from the machine and the rows as of the last applied entry. Rows may have to come from the disk.
+    pub fn read_rows<V>(&self, read: impl FnOnce(&Machine, &StateStore) -> V) -> V {
+        blocking(|| read(&self.machine, &self.store))
+    }
+
     /// Reads the rows from other threads.
     pub fn reader(&self) -> StateReader {
         self.store.reader()

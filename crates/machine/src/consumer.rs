@@ -2,7 +2,7 @@
 
 use crate::command::{Attach, Detach, SetCredit};
 use crate::key;
-use crate::lifecycle::delivery_of;
+use crate::lifecycle::{Return, delivery_of};
 use crate::limits::{CONSUMERS_MAX, LEASES_MAX};
 use crate::machine::Step;
 use crate::record::{self, ConsumerRecord};
@@ -24,6 +24,7 @@ impl<S: Store> Step<'_, S> {
             None => self.open_consumer(queue_id, &command),
         };
         self.write_consumer(consumer_key);
+        self.choose_active(queue_id);
         self.update_available(queue_id, consumer_key);
         let lost = self.redeliver(queue_id, consumer_key, &command);
         self.dispatch(queue_id)?;
@@ -125,7 +126,7 @@ impl<S: Store> Step<'_, S> {
             .is_some_and(|consumer| consumer.is_attached() && consumer.attachment == command.attachment);
         if current {
             if command.close {
-                self.end_session(command.consumer, usize::MAX)?;
+                self.end_session(command.consumer, usize::MAX, Return::AtOnce)?;
             } else {
                 self.start_session_timeout(command.consumer);
             }
@@ -170,7 +171,7 @@ impl<S: Store> Step<'_, S> {
     }
 
     /// Returns up to `leases_max` leases of a consumer, and removes it when none is left. Says how many.
-    pub fn end_session(&mut self, consumer_key: u64, leases_max: usize) -> Result<usize, StoreError> {
+    pub fn end_session(&mut self, consumer_key: u64, leases_max: usize, way: Return) -> Result<usize, StoreError> {
         let Some(consumer) = self.machine.consumers.get_mut(&consumer_key) else { return Ok(0) };
         let queue_id = consumer.queue;
         // From here on it takes nothing, whatever it has credit for.
@@ -182,18 +183,31 @@ impl<S: Store> Step<'_, S> {
         let is_last = returned.len() == consumer.held.len();
         for sequence in &returned {
             if let Some(lease) = self.end_lease(queue_id, *sequence) {
-                self.bring_back(queue_id, *sequence, lease, 0);
+                self.bring_back(queue_id, *sequence, lease, way)?;
             }
         }
         if is_last {
             self.queue(queue_id).remove_consumer(consumer_key);
             self.forget_consumer(consumer_key);
+            self.choose_active(queue_id);
+            self.touch(queue_id);
         }
         self.dispatch(queue_id)?;
         if !returned.is_empty() {
             self.wake(queue_id);
         }
         Ok(returned.len())
+    }
+
+    /// In a queue with a single active consumer: chooses one, if none is.
+    fn choose_active(&mut self, queue_id: u64) {
+        let Some(queue) = self.machine.queues.get(&queue_id) else { return };
+        if !queue.settings.single_active_consumer || queue.consumers.contains(&queue.active_consumer) {
+            return;
+        }
+        let is_attached = |key: &&u64| self.machine.consumers.get(key).is_some_and(Consumer::is_attached);
+        let first = queue.consumers.iter().find(is_attached).copied();
+        self.queue(queue_id).active_consumer = first.unwrap_or(0);
     }
 
     fn write_consumer(&mut self, consumer_key: u64) {

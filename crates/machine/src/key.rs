@@ -1,9 +1,13 @@
 //! Keys of the rows: big-endian, so that their byte order is the order of the things they name.
 
+use std::hash::Hasher as _;
+
+use siphasher::sip::SipHasher13;
+
 /// Key of the only row of `Meta`.
 pub(crate) const META: &[u8] = b"machine";
 
-/// Key of a row of `Queues` or `Consumers`.
+/// Key of a row of `Queues`, `Consumers`, `Exchanges`, `Bindings`, `Bodies`, `BodyShares` or `Schedules`.
 pub(crate) fn id(id: u64) -> [u8; 8] {
     id.to_be_bytes()
 }
@@ -56,7 +60,76 @@ pub(crate) fn parse_ready(key: &[u8]) -> Option<Position> {
     })
 }
 
-/// What a row of `Timers` does when its time comes. Releases go before expiries of the same time.
+/// The state-independent name of an application message id or an ordering group: SipHash 1-3 with a key of zeros,
+/// never 0. Two names of the same hash share their fate in the index; who must tell them apart compares the names.
+pub(crate) fn hash(name: &str) -> u64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(name.as_bytes());
+    hasher.finish().max(1)
+}
+
+/// Key of a row of `MessageIds`.
+pub(crate) fn message_id(queue: u64, hash: u64, sequence: u64) -> [u8; 24] {
+    let mut key = [0; 24];
+    key[..8].copy_from_slice(&queue.to_be_bytes());
+    key[8..16].copy_from_slice(&hash.to_be_bytes());
+    key[16..].copy_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+/// Key of a row of `Due`.
+pub(crate) fn due(queue: u64, position: Position) -> [u8; 24] {
+    message_id(queue, position.ready_at_ms, position.sequence)
+}
+
+/// The last two numbers of a key made by [`message_id`] or [`due`]. `None` if it is not one.
+pub(crate) fn parse_triple(key: &[u8]) -> Option<(u64, u64)> {
+    if key.len() != 24 {
+        return None;
+    }
+    parse_message(&key[8..])
+}
+
+/// Key of a row of `DueCounts`.
+pub(crate) fn due_count(queue: u64, level: u8, stretch: u64) -> [u8; 17] {
+    let mut key = [0; 17];
+    key[..8].copy_from_slice(&queue.to_be_bytes());
+    key[8] = level;
+    key[9..].copy_from_slice(&stretch.to_be_bytes());
+    key
+}
+
+/// Key of a row of `Groups`.
+pub(crate) fn group(queue: u64, group: u64) -> [u8; 16] {
+    message(queue, group)
+}
+
+/// Key of a row of `Waiting`: in the order of delivery within a group.
+pub(crate) fn waiting(queue: u64, group: u64, priority: u8, position: Position) -> [u8; 33] {
+    let mut key = [0; 33];
+    key[..8].copy_from_slice(&queue.to_be_bytes());
+    key[8..16].copy_from_slice(&group.to_be_bytes());
+    key[16] = !priority;
+    key[17..25].copy_from_slice(&position.ready_at_ms.to_be_bytes());
+    key[25..].copy_from_slice(&position.sequence.to_be_bytes());
+    key
+}
+
+/// The position in a key made by [`waiting`]. `None` if it is not one.
+pub(crate) fn parse_waiting(key: &[u8]) -> Option<Position> {
+    let (ready_at_ms, sequence) = parse_message(key.get(17..)?)?;
+    Some(Position { ready_at_ms, sequence })
+}
+
+/// Key of a row of `Dedupe`: the id stands last, so that it needs no end.
+pub(crate) fn dedupe(queue: u64, dedupe_id: &str) -> Vec<u8> {
+    let mut key = Vec::with_capacity(8 + dedupe_id.len());
+    key.extend_from_slice(&queue.to_be_bytes());
+    key.extend_from_slice(dedupe_id.as_bytes());
+    key
+}
+
+/// What a row of `Timers` does when its time comes, in the order in which those of the same time do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum TimerKind {
@@ -64,6 +137,14 @@ pub(crate) enum TimerKind {
     Release = 1,
     /// A message that is not leased expires.
     Expire = 2,
+    /// A `dedupe_id` is forgotten; the sequence is that of its message.
+    Dedupe = 3,
+    /// A producer is forgotten, if it was idle; the sequence is its number.
+    Producer = 4,
+    /// A schedule fires, or is dropped; it stands in the queue's place.
+    Schedule = 5,
+    /// A queue is deleted, if it was idle.
+    IdleQueue = 6,
 }
 
 /// A row of `Timers`, by its key.
@@ -94,6 +175,10 @@ impl Timer {
         let kind = match key[8] {
             1 => TimerKind::Release,
             2 => TimerKind::Expire,
+            3 => TimerKind::Dedupe,
+            4 => TimerKind::Producer,
+            5 => TimerKind::Schedule,
+            6 => TimerKind::IdleQueue,
             _ => return None,
         };
         Some(Timer { at_ms: number(0..8)?, kind, queue: number(9..17)?, sequence: number(17..25)? })
@@ -130,13 +215,25 @@ mod tests {
     use super::*;
 
     fn timer() -> impl Strategy<Value = Timer> {
-        let kind = prop_oneof![Just(TimerKind::Release), Just(TimerKind::Expire)];
+        let kind = prop_oneof![
+            Just(TimerKind::Release),
+            Just(TimerKind::Expire),
+            Just(TimerKind::Dedupe),
+            Just(TimerKind::Producer),
+            Just(TimerKind::Schedule),
+            Just(TimerKind::IdleQueue),
+        ];
         (any::<u64>(), kind, any::<u64>(), any::<u64>()).prop_map(|(at_ms, kind, queue, sequence)| Timer {
             at_ms,
             kind,
             queue,
             sequence,
         })
+    }
+
+    #[test]
+    fn the_hash_of_a_name_is_the_same_in_every_version() {
+        assert_eq!(hash("order-17"), 15_630_414_760_807_243_356);
     }
 
     proptest! {
@@ -161,6 +258,35 @@ mod tests {
         fn message_keys_sort_by_queue_then_sequence(a: (u64, u64), b: (u64, u64)) {
             prop_assert_eq!(message(a.0, a.1).cmp(&message(b.0, b.1)), a.cmp(&b));
             prop_assert_eq!(parse_message(&message(a.0, a.1)), Some(a));
+        }
+
+        #[test]
+        fn keys_of_three_numbers_sort_by_them_in_turn(a: (u64, u64, u64), b: (u64, u64, u64)) {
+            prop_assert_eq!(message_id(a.0, a.1, a.2).cmp(&message_id(b.0, b.1, b.2)), a.cmp(&b));
+            prop_assert_eq!(parse_triple(&message_id(a.0, a.1, a.2)), Some((a.1, a.2)));
+        }
+
+        #[test]
+        fn due_counts_sort_by_level_then_stretch(a: (u64, u8, u64), b: (u64, u8, u64)) {
+            prop_assert_eq!(due_count(a.0, a.1, a.2).cmp(&due_count(b.0, b.1, b.2)), a.cmp(&b));
+        }
+
+        #[test]
+        fn waiting_keys_sort_by_group_then_priority_then_position(
+            a in (0u64..3, any::<u8>(), 0u64..4, 0u64..4), b in (0u64..3, any::<u8>(), 0u64..4, 0u64..4), queue: u64,
+        ) {
+            let position = |(_, _, ready_at_ms, sequence)| Position { ready_at_ms, sequence };
+            let order = a.0.cmp(&b.0).then(b.1.cmp(&a.1)).then(position(a).cmp(&position(b)));
+            let (left, right) = (waiting(queue, a.0, a.1, position(a)), waiting(queue, b.0, b.1, position(b)));
+            prop_assert_eq!(left.cmp(&right), order);
+            prop_assert_eq!(parse_waiting(&left), Some(position(a)));
+        }
+
+        #[test]
+        fn dedupe_keys_sort_by_queue_then_id_of_any_length(
+            a in (0u64..3, "[\0ab]{0,4}"), b in (0u64..3, "[\0ab]{0,4}"),
+        ) {
+            prop_assert_eq!(dedupe(a.0, &a.1).cmp(&dedupe(b.0, &b.1)), a.cmp(&b));
         }
 
         #[test]

@@ -2,9 +2,10 @@
 
 use crate::command::{Ack, Extend, Lease, Nack, Receive};
 use crate::key;
+use crate::lifecycle::Return;
 use crate::limits::LEASES_MAX;
 use crate::machine::Step;
-use crate::record;
+use crate::record::{self, DeathReason};
 use crate::reply::{Refusal, Reply};
 use crate::store::{Store, StoreError, Table};
 
@@ -13,6 +14,10 @@ impl<S: Store> Step<'_, S> {
         let Some(queue_id) = self.machine.queue_names.get(&command.queue).copied() else {
             return Ok(Reply::Refused(Refusal::QueueNotFound { queue: command.queue.clone() }));
         };
+        if self.queue(queue_id).settings.single_active_consumer {
+            return Ok(Reply::Refused(Refusal::SingleActiveConsumer { queue: command.queue.clone() }));
+        }
+        self.touch(queue_id);
         if self.machine.leases_promised() + command.messages_max as usize > LEASES_MAX {
             return Ok(Reply::Refused(Refusal::TooManyLeases { limit: LEASES_MAX }));
         }
@@ -20,7 +25,7 @@ impl<S: Store> Step<'_, S> {
         let mut deliveries = Vec::new();
         while deliveries.len() < command.messages_max as usize {
             let Some((position, ticket)) = self.take_ready(queue_id)? else { break };
-            deliveries.push(self.grant(queue_id, 0, timeout_ms, position, ticket));
+            deliveries.push(self.grant(queue_id, 0, timeout_ms, position, ticket)?);
         }
         Ok(Reply::Received { queue: queue_id, deliveries })
     }
@@ -35,7 +40,7 @@ impl<S: Store> Step<'_, S> {
                 lost.push(*lease);
             } else if let Some(row) = self.end_lease(queue_id, lease.sequence) {
                 self.queue(queue_id).totals.acknowledged += 1;
-                self.forget(queue_id, lease.sequence, &row.ticket);
+                self.end(queue_id, lease.sequence, &row.ticket, None)?;
             }
         }
         self.dispatch(queue_id)?;
@@ -46,16 +51,28 @@ impl<S: Store> Step<'_, S> {
         let Some(queue_id) = self.machine.queue_names.get(&command.queue).copied() else {
             return Ok(Reply::Refused(Refusal::QueueNotFound { queue: command.queue.clone() }));
         };
+        let way = match command.delay_ms {
+            0 if command.immediate => Return::AtOnce,
+            0 => Return::AfterBackoff,
+            delay_ms => Return::After(delay_ms),
+        };
         let mut lost = Vec::new();
         for lease in &command.leases {
             if !self.holds(queue_id, lease) {
                 lost.push(*lease);
             } else if let Some(row) = self.end_lease(queue_id, lease.sequence) {
-                self.bring_back(queue_id, lease.sequence, row, command.delay_ms);
+                if command.reject {
+                    self.queue(queue_id).totals.rejected += 1;
+                    self.end(queue_id, lease.sequence, &row.ticket, Some(DeathReason::Rejected))?;
+                } else {
+                    self.bring_back(queue_id, lease.sequence, row, way)?;
+                }
             }
         }
         self.dispatch(queue_id)?;
-        if lost.len() < command.leases.len() && command.delay_ms == 0 {
+        let comes_at_once =
+            way == Return::AtOnce || (way == Return::AfterBackoff && self.queue(queue_id).settings.backoff.is_none());
+        if lost.len() < command.leases.len() && comes_at_once && !command.reject {
             self.wake(queue_id);
         }
         Ok(Reply::Settled { lost })
@@ -83,8 +100,7 @@ impl<S: Store> Step<'_, S> {
     }
 
     fn holds(&self, queue_id: u64, lease: &Lease) -> bool {
-        let queue = self.machine.queues.get(&queue_id);
-        queue.and_then(|queue| queue.leases.get(&lease.sequence)).is_some_and(|row| row.token == lease.token)
+        self.held(queue_id, lease).is_some()
     }
 
     fn timeout_or_default(&self, queue_id: u64, timeout_ms: u64) -> u64 {

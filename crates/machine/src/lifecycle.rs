@@ -1,15 +1,18 @@
 //! The states of a message and the ways between them: scheduled → ready → leased → gone.
 //!
 //! A message that is not gone has its row in `Messages` and exactly one row that says where it stands: a
-//! release timer (scheduled, unless it expires before it would be ready), a ready row, or a lease. If it can
+//! release timer (scheduled, unless it expires before it would be ready), a ready row or one of those that wait for
+//! others of their group, or a lease. If it can
 //! expire it has an expiry timer besides, until that fires; one that fires during a lease does nothing, and
 //! the return looks at the time again.
 
 use std::sync::Arc;
 
+use crate::death::PendingDeath;
 use crate::key::{self, Position, Timer, TimerKind};
+use crate::limits::RELEASE_STEP_MAX;
 use crate::machine::Step;
-use crate::record::{self, ExpiryRecord, LeaseRecord, MessageRecord, PlaceRecord, Ticket};
+use crate::record::{self, DeathReason, ExpiryRecord, LeaseRecord, MessageRecord, PlaceRecord, Ticket};
 use crate::reply::{Delivery, Effect};
 use crate::store::{Store, StoreError, Table};
 
@@ -23,6 +26,7 @@ impl<S: Store> Step<'_, S> {
     /// Makes a message wait for its time, which is in the future.
     pub fn schedule(&mut self, queue_id: u64, position: Position, ticket: Ticket) {
         self.queue(queue_id).counts.scheduled += 1;
+        self.add_due(queue_id, position);
         self.arm_expiry(queue_id, position, ticket);
         if !expires_scheduled(position, &ticket) {
             let timer = release_timer(queue_id, position);
@@ -38,20 +42,23 @@ impl<S: Store> Step<'_, S> {
         }
     }
 
-    fn put_timer(&mut self, timer: Timer, value: bytes::Bytes) {
+    pub fn put_timer(&mut self, timer: Timer, value: bytes::Bytes) {
         self.store.put(Table::Timers, &timer.key(), value);
         let next = &mut self.machine.next_timer_ms;
         *next = Some(next.map_or(timer.at_ms, |next| next.min(timer.at_ms)));
     }
 
+    /// Deletes a timer, unless it has fired.
+    pub fn cancel_timer(&mut self, timer: Timer) {
+        let timer_key = timer.key();
+        if timer.at_ms != 0 && timer_key.as_slice() >= self.machine.meta.timer_floor.as_ref() {
+            self.store.delete(Table::Timers, &timer_key);
+        }
+    }
+
     /// Deletes the expiry timer, unless it has fired.
     pub fn disarm_expiry(&mut self, queue_id: u64, sequence: u64, ticket: &Ticket) {
-        if ticket.expires_at_ms != 0 {
-            let timer_key = expiry_timer(queue_id, sequence, ticket).key();
-            if timer_key.as_slice() >= self.machine.meta.timer_floor.as_ref() {
-                self.store.delete(Table::Timers, &timer_key);
-            }
-        }
+        self.cancel_timer(expiry_timer(queue_id, sequence, ticket));
     }
 
     /// Lets a message in among the ready ones; straight to a consumer if one waits.
@@ -63,16 +70,17 @@ impl<S: Store> Step<'_, S> {
         message: Option<Arc<MessageRecord>>,
     ) -> Result<(), StoreError> {
         if ticket.is_expired(self.now_ms()) {
-            self.expire(queue_id, position.sequence, &ticket);
+            return self.expire(queue_id, position.sequence, &ticket);
+        }
+        if !self.take_turn(queue_id, position, &ticket)? {
             return Ok(());
         }
         let queue = self.queue(queue_id);
-        // While a consumer has credit nothing is ready, so the newcomer is the first in order.
-        if queue.counts.ready == 0
+        // While a consumer has credit nothing that may be delivered is ready, so the newcomer is the first in order.
+        if !queue.has_deliverable()
             && let Some(consumer_key) = queue.next_consumer()
         {
-            self.deliver(queue_id, consumer_key, position, ticket, message);
-            return Ok(());
+            return self.deliver(queue_id, consumer_key, position, ticket, message);
         }
         self.put_ready(queue_id, position, ticket);
         self.dispatch(queue_id)?;
@@ -80,6 +88,7 @@ impl<S: Store> Step<'_, S> {
         Ok(())
     }
 
+    /// Adds a message to those that may be delivered.
     pub fn put_ready(&mut self, queue_id: u64, position: Position, ticket: Ticket) {
         self.machine.changed_queues.insert(queue_id);
         if let Some(queue) = self.machine.queues.get_mut(&queue_id) {
@@ -92,29 +101,35 @@ impl<S: Store> Step<'_, S> {
         while self.queue(queue_id).has_available() {
             let Some((position, ticket)) = self.take_ready(queue_id)? else { break };
             let Some(consumer_key) = self.queue(queue_id).next_consumer() else { break };
-            self.deliver(queue_id, consumer_key, position, ticket, None);
+            self.deliver(queue_id, consumer_key, position, ticket, None)?;
         }
         Ok(())
     }
 
     /// Tells waiting receive calls that something is left for them.
     pub fn wake(&mut self, queue_id: u64) {
-        if self.queue(queue_id).counts.ready > 0 && self.woken.insert(queue_id) {
+        if self.queue(queue_id).has_deliverable() && self.woken.insert(queue_id) {
             self.effect(Effect::Wake { queue: queue_id });
         }
     }
 
-    /// Takes the first ready message that is not over its time; those that are expire.
+    /// Takes the first ready message that is not over its time; those that are expire. Only so many of them in one
+    /// command: the timer service finds the others.
     pub fn take_ready(&mut self, queue_id: u64) -> Result<Option<(Position, Ticket)>, StoreError> {
         self.machine.changed_queues.insert(queue_id);
-        loop {
+        let now_ms = self.now_ms();
+        for _ in 0..RELEASE_STEP_MAX {
             let Some(queue) = self.machine.queues.get_mut(&queue_id) else { return Ok(None) };
-            let Some((position, ticket)) = queue.take_ready(self.store)? else { return Ok(None) };
-            if !ticket.is_expired(self.now_ms()) {
+            if queue.settings.paused {
+                return Ok(None);
+            }
+            let Some((position, ticket)) = queue.take_ready(self.store, now_ms)? else { return Ok(None) };
+            if !ticket.is_expired(now_ms) {
                 return Ok(Some((position, ticket)));
             }
-            self.expire(queue_id, position.sequence, &ticket);
+            self.expire(queue_id, position.sequence, &ticket)?;
         }
+        Ok(None)
     }
 
     fn deliver(
@@ -124,14 +139,15 @@ impl<S: Store> Step<'_, S> {
         position: Position,
         ticket: Ticket,
         message: Option<Arc<MessageRecord>>,
-    ) {
+    ) -> Result<(), StoreError> {
         let timeout_ms = self.queue(queue_id).settings.lease_timeout_ms;
-        let delivery = Delivery { message, ..self.grant(queue_id, consumer_key, timeout_ms, position, ticket) };
+        let delivery = Delivery { message, ..self.grant(queue_id, consumer_key, timeout_ms, position, ticket)? };
         // A consumer among the available ones is always in the table.
         if let Some(consumer) = self.machine.consumers.get(&consumer_key) {
             let attachment = consumer.attachment;
             self.effect(Effect::Deliver { consumer: consumer_key, attachment, delivery });
         }
+        Ok(())
     }
 
     /// Leases a message that is in no other state any more. `consumer_key` 0: to a receive call.
@@ -142,8 +158,9 @@ impl<S: Store> Step<'_, S> {
         timeout_ms: u64,
         position: Position,
         ticket: Ticket,
-    ) -> Delivery {
+    ) -> Result<Delivery, StoreError> {
         let sequence = position.sequence;
+        self.begin_turn(queue_id, sequence, &ticket)?;
         self.machine.meta.last_token += 1;
         let lease = LeaseRecord {
             ticket,
@@ -165,7 +182,7 @@ impl<S: Store> Step<'_, S> {
             None => self.machine.leases_received += 1,
         }
         self.update_available(queue_id, consumer_key);
-        delivery_of(queue_id, sequence, &lease)
+        Ok(delivery_of(queue_id, sequence, &lease))
     }
 
     /// Ends a lease; what becomes of the message is the caller's affair. `None` if it is not leased.
@@ -196,9 +213,15 @@ impl<S: Store> Step<'_, S> {
         }
     }
 
-    /// Brings a message whose lease ended back: to its old position, or after a delay, or out if it came back
-    /// too often or is over its time. The queue is to be dispatched afterwards.
-    pub fn bring_back(&mut self, queue_id: u64, sequence: u64, lease: LeaseRecord, delay_ms: u64) {
+    /// Brings a message whose lease ended back, or out if it came back too often or is over its time. The queue is
+    /// to be dispatched afterwards.
+    pub fn bring_back(
+        &mut self,
+        queue_id: u64,
+        sequence: u64,
+        lease: LeaseRecord,
+        way: Return,
+    ) -> Result<(), StoreError> {
         let now_ms = self.now_ms();
         let queue = self.queue(queue_id);
         queue.totals.returned += 1;
@@ -207,10 +230,17 @@ impl<S: Store> Step<'_, S> {
         let limit = queue.settings.delivery_limit;
         if limit > 0 && ticket.delivery_count > limit {
             queue.totals.exhausted += 1;
-            self.forget(queue_id, sequence, &ticket);
-        } else if ticket.is_expired(now_ms) {
-            self.expire(queue_id, sequence, &ticket);
-        } else if delay_ms > 0 {
+            return self.end(queue_id, sequence, &ticket, Some(DeathReason::DeliveryLimit));
+        }
+        if ticket.is_expired(now_ms) {
+            return self.expire(queue_id, sequence, &ticket);
+        }
+        let delay_ms = match (way, &queue.settings.backoff) {
+            (Return::After(delay_ms), _) => delay_ms,
+            (Return::AfterBackoff, Some(backoff)) => backoff.wait_ms(now_ms, sequence, ticket.delivery_count),
+            (Return::AfterBackoff | Return::AtOnce, _) => 0,
+        };
+        if delay_ms > 0 {
             let position = Position { ready_at_ms: now_ms.saturating_add(delay_ms), sequence };
             self.disarm_expiry(queue_id, sequence, &ticket);
             self.move_to(queue_id, position, &mut ticket);
@@ -218,35 +248,65 @@ impl<S: Store> Step<'_, S> {
         } else {
             self.put_ready(queue_id, Position { ready_at_ms: lease.ready_at_ms, sequence }, ticket);
         }
+        Ok(())
     }
 
-    /// Notes that a message stands elsewhere than its publish put it.
-    fn move_to(&mut self, queue_id: u64, position: Position, ticket: &mut Ticket) {
+    /// Notes that a message stands elsewhere, or expires at another time, than its publish said.
+    pub fn move_to(&mut self, queue_id: u64, position: Position, ticket: &mut Ticket) {
         let place_key = key::message(queue_id, position.sequence);
         if ticket.moved {
             self.store.delete(Table::Places, &place_key);
         }
         ticket.moved = true;
-        let place = PlaceRecord { ready_at_ms: position.ready_at_ms };
+        let place = PlaceRecord { ready_at_ms: position.ready_at_ms, expires_at_ms: Some(ticket.expires_at_ms) };
         self.store.put(Table::Places, &place_key, record::encode(&place));
     }
 
-    /// Ends a message's life because its time is over. It is in no state any more but for its timer.
-    pub fn expire(&mut self, queue_id: u64, sequence: u64, ticket: &Ticket) {
-        self.queue(queue_id).totals.expired += 1;
-        self.forget(queue_id, sequence, ticket);
+    /// Ends the life of a message that is in no state any more. With a reason it becomes a dead letter, if the queue
+    /// has a use for those, before the command is over.
+    pub fn end(
+        &mut self,
+        queue_id: u64,
+        sequence: u64,
+        ticket: &Ticket,
+        reason: Option<DeathReason>,
+    ) -> Result<(), StoreError> {
+        self.disarm_expiry(queue_id, sequence, ticket);
+        self.end_turn(queue_id, sequence, ticket)?;
+        let queue = self.queue(queue_id);
+        queue.counts.bytes -= ticket.bytes;
+        match reason {
+            Some(reason) if queue.settings.dead_letter.is_some() => {
+                self.deaths.push_back(PendingDeath { queue: queue_id, sequence, ticket: *ticket, reason });
+                Ok(())
+            }
+            _ => self.erase(queue_id, sequence, ticket),
+        }
     }
 
-    /// Deletes what is left of a message that is in no state any more.
-    pub fn forget(&mut self, queue_id: u64, sequence: u64, ticket: &Ticket) {
-        self.disarm_expiry(queue_id, sequence, ticket);
-        self.queue(queue_id).counts.bytes -= ticket.bytes;
+    /// Deletes the rows of a message whose life has ended.
+    pub fn erase(&mut self, queue_id: u64, sequence: u64, ticket: &Ticket) -> Result<(), StoreError> {
         let message_key = key::message(queue_id, sequence);
         self.store.delete(Table::Messages, &message_key);
         if ticket.moved {
             self.store.delete(Table::Places, &message_key);
         }
+        if ticket.message_id != 0 {
+            self.store.delete(Table::MessageIds, &key::message_id(queue_id, ticket.message_id, sequence));
+        }
+        self.drop_share(ticket.shared_body)
     }
+}
+
+/// How a message comes back whose lease ended without an ack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Return {
+    /// To its old position.
+    AtOnce,
+    /// After a delay.
+    After(u64),
+    /// After what the queue's policy says; at once without one.
+    AfterBackoff,
 }
 
 /// True if a message would expire before, or when, it becomes ready: then it has no release timer.
@@ -258,7 +318,7 @@ pub(crate) fn release_timer(queue: u64, position: Position) -> Timer {
     Timer { at_ms: position.ready_at_ms, kind: TimerKind::Release, queue, sequence: position.sequence }
 }
 
-fn expiry_timer(queue: u64, sequence: u64, ticket: &Ticket) -> Timer {
+pub(crate) fn expiry_timer(queue: u64, sequence: u64, ticket: &Ticket) -> Timer {
     Timer { at_ms: ticket.expires_at_ms, kind: TimerKind::Expire, queue, sequence }
 }
 

@@ -1,16 +1,21 @@
 //! The machine: its state, and the way one log entry goes through it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::command::{Command, QueueSettings};
+use crate::command::{Binding, Command};
+use crate::death::PendingDeath;
 use crate::key::{self, Timer};
-use crate::record::{self, ConsumerRecord, Counts, LeaseRecord, MessageRecord, MetaRecord, QueueRecord, Totals};
-use crate::reply::{Applied, Effect, Reply};
+use crate::migrate::LAYOUT;
+use crate::record::{self, ConsumerRecord, LeaseRecord, MetaRecord, QueueRecord, ScheduleRecord};
+use crate::reply::{Applied, Effect, Refusal, Reply};
+use crate::schedule::Schedule;
 use crate::state::{Consumer, Queue};
 use crate::store::{Store, StoreError, StoreRead, Table};
+use crate::topology::Topology;
+use crate::view::QueueView;
 
 /// How many rows are read at once when a machine is opened.
 const OPEN_PAGE: usize = 1000;
@@ -41,25 +46,12 @@ pub struct Machine {
     pub(crate) next_timer_ms: Option<u64>,
     /// Queues whose row is to be written at the end of the entry.
     pub(crate) changed_queues: BTreeSet<u64>,
-}
-
-/// A queue as it is shown to people.
-#[derive(Debug, Clone, PartialEq)]
-pub struct QueueView {
-    /// Never used again for another queue.
-    pub id: u64,
-    /// Unique among the queues that exist.
-    pub name: String,
-    /// With defaults filled in.
-    pub settings: QueueSettings,
-    /// Messages by state.
-    pub counts: Counts,
-    /// What happened since the queue was declared.
-    pub totals: Totals,
-    /// Attached or within their session timeout.
-    pub consumers: u64,
-    /// Machine time of the declaration.
-    pub created_at_ms: u64,
+    /// Queue, level and stretch of time: by how much its count of due messages is to be changed at the end of the
+    /// entry.
+    pub(crate) due_changes: BTreeMap<(u64, u8, u64), i64>,
+    pub(crate) topology: Topology,
+    pub(crate) schedules: BTreeMap<u64, Schedule>,
+    pub(crate) schedule_names: BTreeMap<String, u64>,
 }
 
 impl Machine {
@@ -67,7 +59,7 @@ impl Machine {
     pub fn open(store: &impl StoreRead) -> Result<Machine, StoreError> {
         let meta: MetaRecord = match store.get(Table::Meta, key::META)? {
             Some(value) => record::decode(Table::Meta, value)?,
-            None => MetaRecord::default(),
+            None => MetaRecord { layout: LAYOUT, ..MetaRecord::default() },
         };
         let mut machine = Machine {
             meta,
@@ -82,6 +74,10 @@ impl Machine {
             sweeps: BTreeSet::new(),
             next_timer_ms: None,
             changed_queues: BTreeSet::new(),
+            due_changes: BTreeMap::new(),
+            topology: Topology::default(),
+            schedules: BTreeMap::new(),
+            schedule_names: BTreeMap::new(),
         };
         for_each_row(store, Table::Queues, |row_key, value| {
             machine.restore_queue(id_of(Table::Queues, row_key)?, record::decode(Table::Queues, value)?);
@@ -96,6 +92,12 @@ impl Machine {
             machine.restore_lease(queue, sequence, record::decode(Table::Leases, value)?);
             Ok(())
         })?;
+        machine.restore_topology(store)?;
+        for_each_row(store, Table::Schedules, |row_key, value| {
+            let id = id_of(Table::Schedules, row_key)?;
+            machine.restore_schedule(id, record::decode(Table::Schedules, value)?);
+            Ok(())
+        })?;
         machine.leases_of_consumers = machine.consumers.values().map(Consumer::promised).sum();
         for (id, queue) in &mut machine.queues {
             for consumer_key in queue.consumers.clone() {
@@ -107,6 +109,27 @@ impl Machine {
         }
         machine.find_next_timer(store)?;
         Ok(machine)
+    }
+
+    fn restore_topology(&mut self, store: &impl StoreRead) -> Result<(), StoreError> {
+        for_each_row(store, Table::Exchanges, |row_key, value| {
+            let id = id_of(Table::Exchanges, row_key)?;
+            self.topology.add_exchange(id, record::decode(Table::Exchanges, value)?);
+            Ok(())
+        })?;
+        for_each_row(store, Table::Bindings, |row_key, value| {
+            let id = id_of(Table::Bindings, row_key)?;
+            let bound = self.resolve_binding(record::decode::<Binding>(Table::Bindings, value)?);
+            let corrupt =
+                |refusal: Refusal| StoreError::Corrupt { table: Table::Bindings, reason: refusal.to_string() };
+            self.topology.add_binding(id, bound.map_err(corrupt)?);
+            Ok(())
+        })
+    }
+
+    fn restore_schedule(&mut self, id: u64, row: ScheduleRecord) {
+        self.schedule_names.insert(row.name.clone(), id);
+        self.schedules.insert(id, Schedule::new(row));
     }
 
     fn restore_queue(&mut self, id: u64, record: QueueRecord) {
@@ -148,24 +171,36 @@ impl Machine {
     /// when it returns.
     pub fn apply(&mut self, store: &mut impl Store, at_ms: u64, commands: Vec<Command>) -> Result<Applied, StoreError> {
         self.meta.now_ms = self.meta.now_ms.max(at_ms);
-        let mut step = Step { machine: self, store, applied: Applied::default(), woken: BTreeSet::new() };
+        let mut step = Step {
+            machine: self,
+            store,
+            applied: Applied::default(),
+            woken: BTreeSet::new(),
+            deaths: VecDeque::new(),
+            unsettled: BTreeSet::new(),
+            in_transaction: false,
+        };
+        step.migrate()?;
         step.applied.replies.reserve(commands.len());
         for command in commands {
             let reply = step.command(command)?;
+            step.settle()?;
             step.applied.replies.push(reply);
         }
         let applied = step.applied;
-        self.write_changed(store);
+        self.write_changed(store)?;
         Ok(applied)
     }
 
-    fn write_changed(&mut self, store: &mut impl Store) {
+    fn write_changed(&mut self, store: &mut impl Store) -> Result<(), StoreError> {
         for id in std::mem::take(&mut self.changed_queues) {
             if let Some(queue) = self.queues.get(&id) {
                 store.put(Table::Queues, &key::id(id), record::encode(&queue.record()));
             }
         }
+        self.write_due_changes(store)?;
         store.put(Table::Meta, key::META, record::encode(&self.meta));
+        Ok(())
     }
 
     /// Machine time, in milliseconds since the Unix epoch.
@@ -194,14 +229,8 @@ impl Machine {
 
     /// Up to `limit` queues whose names begin with `prefix`, by name, after the name `after`.
     pub fn queues(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<QueueView> {
-        let from = after.map_or(prefix, |after| after.max(prefix));
-        self.queue_names
-            .range::<str, _>((Bound::Included(from), Bound::Unbounded))
-            .filter(|(name, _)| after.is_none_or(|after| name.as_str() > after))
-            .take_while(|(name, _)| name.starts_with(prefix))
-            .filter_map(|(_, id)| self.queues.get(id).map(QueueView::of))
-            .take(limit)
-            .collect()
+        let ids = named(&self.queue_names, prefix, after);
+        ids.filter_map(|id| self.queues.get(&id).map(QueueView::of)).take(limit).collect()
     }
 
     /// How many leases there are or may come to be.
@@ -220,26 +249,18 @@ impl Machine {
     }
 }
 
-impl QueueView {
-    fn of(queue: &Queue) -> QueueView {
-        QueueView {
-            id: queue.id,
-            name: queue.name.clone(),
-            settings: queue.settings.clone(),
-            counts: queue.counts,
-            totals: queue.totals,
-            consumers: queue.consumers.len() as u64,
-            created_at_ms: queue.created_at_ms,
-        }
-    }
-}
-
-/// Reads a stored message. `None` if it is gone.
-pub fn read_message(store: &impl StoreRead, queue: u64, sequence: u64) -> Result<Option<MessageRecord>, StoreError> {
-    match store.get(Table::Messages, &key::message(queue, sequence))? {
-        Some(value) => record::decode(Table::Messages, value).map(Some),
-        None => Ok(None),
-    }
+/// Ids of the things whose names begin with `prefix`, by name, after the name `after`.
+pub(crate) fn named<'a>(
+    names: &'a BTreeMap<String, u64>,
+    prefix: &'a str,
+    after: Option<&'a str>,
+) -> impl Iterator<Item = u64> + 'a {
+    let from = after.map_or(prefix, |after| after.max(prefix));
+    names
+        .range::<str, _>((Bound::Included(from), Bound::Unbounded))
+        .filter(move |(name, _)| after.is_none_or(|after| name.as_str() > after))
+        .take_while(move |(name, _)| name.starts_with(prefix))
+        .map(|(_, id)| *id)
 }
 
 /// One log entry on its way through the machine. The command families add their methods, each in its file.
@@ -249,6 +270,12 @@ pub(crate) struct Step<'a, S> {
     pub applied: Applied,
     /// Queues whose wake-up is among the effects already.
     pub woken: BTreeSet<u64>,
+    /// Messages that ended in this command and may become dead letters, in order.
+    pub deaths: VecDeque<PendingDeath>,
+    /// Queues in which others may be delivered because of this command.
+    pub unsettled: BTreeSet<u64>,
+    /// The messages that are being published have been promised a place.
+    pub in_transaction: bool,
 }
 
 impl<S: Store> Step<'_, S> {
@@ -266,6 +293,18 @@ impl<S: Store> Step<'_, S> {
             Command::Extend(command) => Ok(self.extend(&command)),
             Command::Release(_) => self.release(),
             Command::DetachAll(_) => self.detach_all(),
+            Command::UpdateQueue(command) => Ok(self.update_queue(&command)),
+            Command::DeclareExchange(command) => Ok(self.declare_exchange(command)),
+            Command::DeleteExchange(command) => Ok(self.delete_exchange(&command)),
+            Command::Bind(binding) => Ok(self.bind(binding)),
+            Command::Unbind(command) => Ok(self.unbind(command)),
+            Command::Revise(command) => self.revise(&command),
+            Command::ReviseById(command) => self.revise_by_id(&command),
+            Command::ReviseMatching(command) => self.revise_matching(&command),
+            Command::Transact(command) => self.transact(command),
+            Command::DeclareSchedule(command) => Ok(self.declare_schedule(command)),
+            Command::DeleteSchedule(command) => Ok(self.delete_schedule(&command)),
+            Command::ControlSchedule(command) => self.control_schedule(&command),
         }
     }
 

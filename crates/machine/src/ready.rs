@@ -89,6 +89,19 @@ impl Lane {
         }
     }
 
+    /// The first position; `None` if there is none.
+    pub fn first(&mut self, store: &impl Store) -> Result<Option<Position>, StoreError> {
+        if self.count > 0 && self.window.is_empty() {
+            self.fill(store)?;
+        }
+        Ok(self.window.first_key_value().map(|(position, _)| *position))
+    }
+
+    /// Where a scan of the lane's rows may begin.
+    pub fn head(&self) -> Position {
+        self.head
+    }
+
     /// Takes the first message out; `None` if there is none.
     pub fn take_first(&mut self, store: &mut impl Store) -> Result<Option<(Position, Ticket)>, StoreError> {
         if self.count == 0 {

@@ -4,10 +4,10 @@
 use bytes::Bytes;
 
 use crate::key::{self, Position, Timer, TimerKind};
-use crate::lifecycle::{expires_scheduled, release_timer};
+use crate::lifecycle::{Return, expires_scheduled, release_timer};
 use crate::limits::RELEASE_STEP_MAX;
 use crate::machine::{Step, malformed};
-use crate::record::{self, ExpiryRecord, MessageRecord, PlaceRecord, Ticket};
+use crate::record::{self, ExpiryRecord, ForgetRecord, MessageRecord, PlaceRecord, Ticket};
 use crate::reply::Reply;
 use crate::store::{Store, StoreError, Table};
 
@@ -22,6 +22,8 @@ impl<S: Store> Step<'_, S> {
         budget -= self.fire_timers(budget)?;
         budget -= self.end_overdue_leases(budget)?;
         budget -= self.end_overdue_sessions(budget)?;
+        // What has ended must be worked off before its queue may go.
+        self.settle()?;
         self.sweep_deleted(budget)?;
         Ok(Reply::Done)
     }
@@ -36,9 +38,20 @@ impl<S: Store> Step<'_, S> {
         let fired = due.len();
         for (row_key, value) in due {
             let timer = Timer::parse(&row_key).ok_or_else(|| malformed(Table::Timers, &row_key))?;
+            // An earlier one of this step may have taken it away; releases are not taken away by time.
+            if timer.kind != TimerKind::Release && self.store.get(Table::Timers, &row_key)?.is_none() {
+                continue;
+            }
+            self.store.delete(Table::Timers, &row_key);
+            self.raise_timer_floor(&row_key);
+            let forget = |value| record::decode::<ForgetRecord>(Table::Timers, value);
             match timer.kind {
-                TimerKind::Release => self.fire_release(timer, &row_key, value)?,
-                TimerKind::Expire => self.fire_expiry(timer, &row_key)?,
+                TimerKind::Release => self.fire_release(timer, value)?,
+                TimerKind::Expire => self.fire_expiry(timer, value)?,
+                TimerKind::Dedupe => self.fire_dedupe(timer, &forget(value)?)?,
+                TimerKind::Producer => self.fire_producer(&forget(value)?)?,
+                TimerKind::Schedule => self.fire_schedule(timer.queue)?,
+                TimerKind::IdleQueue => self.fire_idle(timer.queue),
             }
         }
         self.machine.find_next_timer(self.store)?;
@@ -52,9 +65,7 @@ impl<S: Store> Step<'_, S> {
         self.machine.meta.timer_floor = floor.into();
     }
 
-    fn fire_release(&mut self, timer: Timer, row_key: &Bytes, value: Bytes) -> Result<(), StoreError> {
-        self.store.delete(Table::Timers, row_key);
-        self.raise_timer_floor(row_key);
+    fn fire_release(&mut self, timer: Timer, value: Bytes) -> Result<(), StoreError> {
         if self.machine.queue_name(timer.queue).is_none() {
             return Ok(());
         }
@@ -62,32 +73,25 @@ impl<S: Store> Step<'_, S> {
         self.queue(timer.queue).counts.scheduled -= 1;
         self.applied.released_due_ms.push(timer.at_ms);
         let position = Position { ready_at_ms: timer.at_ms, sequence: timer.sequence };
+        self.remove_due(timer.queue, position);
         self.admit(timer.queue, position, ticket, None)
     }
 
-    fn fire_expiry(&mut self, timer: Timer, row_key: &Bytes) -> Result<(), StoreError> {
-        // An earlier one of this step may have made the message ready, found it expired and taken it out.
-        let Some(value) = self.store.get(Table::Timers, row_key)? else { return Ok(()) };
-        self.store.delete(Table::Timers, row_key);
-        self.raise_timer_floor(row_key);
-        if self.machine.queue_name(timer.queue).is_none() {
+    fn fire_expiry(&mut self, timer: Timer, value: Bytes) -> Result<(), StoreError> {
+        let Some(queue) = self.machine.queues.get(&timer.queue).filter(|queue| !queue.deleted) else { return Ok(()) };
+        if queue.leases.contains_key(&timer.sequence) {
             return Ok(());
         }
         let expiry: ExpiryRecord = record::decode(Table::Timers, value)?;
         let position = Position { ready_at_ms: expiry.ready_at_ms, sequence: timer.sequence };
-        self.machine.changed_queues.insert(timer.queue);
-        let Some(queue) = self.machine.queues.get_mut(&timer.queue) else { return Ok(()) };
-        if queue.leases.contains_key(&timer.sequence) {
-            return Ok(());
-        }
         if expires_scheduled(position, &expiry.ticket) {
-            queue.counts.scheduled -= 1;
+            self.queue(timer.queue).counts.scheduled -= 1;
+            self.remove_due(timer.queue, position);
         } else {
             // Its release timer has fired before: releases come first, in order of time.
-            queue.remove_ready(self.store, position, &expiry.ticket);
+            self.remove_ready(timer.queue, position, &expiry.ticket)?;
         }
-        self.expire(timer.queue, timer.sequence, &expiry.ticket);
-        Ok(())
+        self.expire(timer.queue, timer.sequence, &expiry.ticket)
     }
 
     fn end_overdue_leases(&mut self, limit: usize) -> Result<usize, StoreError> {
@@ -105,7 +109,7 @@ impl<S: Store> Step<'_, S> {
                 });
             };
             if self.machine.queue_name(queue_id).is_some() {
-                self.bring_back(queue_id, sequence, lease, 0);
+                self.bring_back(queue_id, sequence, lease, Return::AfterBackoff)?;
                 self.dispatch(queue_id)?;
                 self.wake(queue_id);
             }
@@ -121,7 +125,7 @@ impl<S: Store> Step<'_, S> {
             && deadline_ms <= now_ms
         {
             // At least one, so that sessions without leases are bounded too.
-            spent += self.end_session(consumer_key, limit - spent)?.max(1);
+            spent += self.end_session(consumer_key, limit - spent, Return::AfterBackoff)?.max(1);
         }
         Ok(spent)
     }
@@ -156,9 +160,11 @@ impl<S: Store> Step<'_, S> {
     fn sweep_message(&mut self, queue_id: u64, sequence: u64, message: MessageRecord) -> Result<(), StoreError> {
         let message_key = key::message(queue_id, sequence);
         self.store.delete(Table::Messages, &message_key);
-        let mut ready_at_ms = message.ready_at_ms;
+        let (mut ready_at_ms, mut expires_at_ms) = (message.ready_at_ms, message.expires_at_ms);
         if let Some(value) = self.store.get(Table::Places, &message_key)? {
-            ready_at_ms = record::decode::<PlaceRecord>(Table::Places, value)?.ready_at_ms;
+            let place: PlaceRecord = record::decode(Table::Places, value)?;
+            ready_at_ms = place.ready_at_ms;
+            expires_at_ms = place.expires_at_ms.unwrap_or(expires_at_ms);
             self.store.delete(Table::Places, &message_key);
         }
         let position = Position { ready_at_ms, sequence };
@@ -166,15 +172,28 @@ impl<S: Store> Step<'_, S> {
         self.end_lease(queue_id, sequence);
         self.delete_if_there(Table::Ready, &key::ready(queue_id, priority, position))?;
         self.delete_if_there(Table::Timers, &release_timer(queue_id, position).key())?;
-        let ticket = Ticket { expires_at_ms: message.expires_at_ms, ..Ticket::default() };
+        let ticket = Ticket { expires_at_ms, ..Ticket::default() };
         self.disarm_expiry(queue_id, sequence, &ticket);
-        Ok(())
+        if self.delete_if_there(Table::Due, &key::due(queue_id, position))? {
+            self.machine.count_due(queue_id, ready_at_ms, -1);
+        }
+        if !message.group.is_empty() {
+            let group = key::hash(&message.group);
+            self.delete_if_there(Table::Waiting, &key::waiting(queue_id, group, priority, position))?;
+            self.delete_if_there(Table::Groups, &key::group(queue_id, group))?;
+        }
+        if !message.content.message_id.is_empty() {
+            let hash = key::hash(&message.content.message_id);
+            self.delete_if_there(Table::MessageIds, &key::message_id(queue_id, hash, sequence))?;
+        }
+        self.drop_share(message.shared_body)
     }
 
-    fn delete_if_there(&mut self, table: Table, row_key: &[u8]) -> Result<(), StoreError> {
-        if self.store.get(table, row_key)?.is_some() {
+    fn delete_if_there(&mut self, table: Table, row_key: &[u8]) -> Result<bool, StoreError> {
+        let is_there = self.store.get(table, row_key)?.is_some();
+        if is_there {
             self.store.delete(table, row_key);
         }
-        Ok(())
+        Ok(is_there)
     }
 }

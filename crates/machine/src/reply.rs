@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::command::Lease;
-use crate::record::MessageRecord;
+use crate::record::{FiringRecord, MessageRecord};
 
 /// Everything that came of one log entry.
 #[derive(Debug, Default)]
@@ -32,7 +34,7 @@ pub enum Reply {
     /// To a publish.
     Published {
         /// One for each message of the command.
-        sequences: Vec<u64>,
+        results: Vec<PublishResult>,
         /// The command was applied before, and this is its first outcome.
         duplicate: bool,
     },
@@ -57,10 +59,96 @@ pub enum Reply {
         /// Leases that were no longer held; nothing was done to them.
         lost: Vec<Lease>,
     },
-    /// Of commands whose outcome nobody waits for.
+    /// To a declaration of an exchange.
+    ExchangeDeclared {
+        /// False if it was there already.
+        created: bool,
+    },
+    /// To a bind.
+    Bound {
+        /// False if it was there already.
+        created: bool,
+    },
+    /// To an unbind.
+    Unbound {
+        /// False if there was no such binding.
+        existed: bool,
+    },
+    /// To a revision by handle or by id.
+    Revised {
+        /// Sequence and outcome of each message named or found.
+        outcomes: Vec<(u64, RevisionOutcome)>,
+        /// There are more with this id, after the last of the outcomes.
+        has_more: bool,
+    },
+    /// To a step of a revision by filter.
+    RevisedMatching {
+        /// How many messages were looked at.
+        examined: u64,
+        /// How many were revised.
+        revised: u64,
+        /// How many matched and were left alone because a consumer has them.
+        leased: u64,
+        /// Where to go on. `None`: that was all.
+        next: Option<Bytes>,
+    },
+    /// To a declaration of a schedule.
+    ScheduleDeclared {
+        /// False if it was there already.
+        created: bool,
+    },
+    /// To a trigger of a schedule: what became of the message.
+    Triggered {
+        /// As in the history.
+        firing: FiringRecord,
+    },
+    /// Of commands with nothing to tell but that they were done.
     Done,
     /// The command changed nothing.
     Refused(Refusal),
+}
+
+/// What became of one published message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PublishResult {
+    /// Stored in the queue that its routing key named.
+    Stored {
+        /// Its handle's.
+        sequence: u64,
+    },
+    /// Routed by an exchange, or known by its `dedupe_id`: at least one.
+    Routed(Vec<RoutedCopy>),
+    /// No queue wanted it; it is not stored.
+    Unroutable,
+    /// This queue is full; it is stored in none.
+    Rejected {
+        /// The first such queue's name.
+        queue: String,
+    },
+}
+
+/// A message's copy in one queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoutedCopy {
+    /// The queue's name.
+    pub queue: String,
+    /// Its handle's.
+    pub sequence: u64,
+    /// It was stored earlier, with the same `dedupe_id`; it may be gone by now.
+    pub duplicate: bool,
+}
+
+/// What became of one message that was to be revised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RevisionOutcome {
+    /// It is recalled, rescheduled or expired.
+    Done,
+    /// A consumer has it, and it was left alone.
+    Leased,
+    /// It was acknowledged, expired, dead-lettered or recalled before.
+    Gone,
+    /// There was no message with this sequence so far.
+    Unknown,
 }
 
 /// Why a command changed nothing.
@@ -75,6 +163,44 @@ pub enum Refusal {
     QueueNotEmpty { queue: String, messages: u64 },
     #[error("queue `{queue}` has {consumers} consumers and `if_unused` is set")]
     QueueInUse { queue: String, consumers: u64 },
+    #[error("setting `{field}` of a queue cannot be changed: delete and declare it anew")]
+    SettingFixed { field: String },
+    #[error("there is no setting `{field}`")]
+    SettingUnknown { field: String },
+    #[error("queue `{queue}` serves a single active consumer, and no receive calls")]
+    SingleActiveConsumer { queue: String },
+    #[error("exchange `{exchange}` does not exist")]
+    ExchangeNotFound { exchange: String },
+    #[error("exchange `{exchange}` exists with another `{field}`")]
+    ExchangeDiffers { exchange: String, field: &'static str },
+    #[error("exchange `{exchange}` has {bindings} bindings and `if_unused` is set")]
+    ExchangeInUse { exchange: String, bindings: u64 },
+    #[error("the namespace has {limit} exchanges, its limit")]
+    TooManyExchanges { limit: usize },
+    #[error("the namespace has {limit} bindings, its limit")]
+    TooManyBindings { limit: usize },
+    #[error("no queue is bound to exchange `{exchange}` for the key `{routing_key}`, and the message is mandatory")]
+    Unroutable { exchange: String, routing_key: String },
+    #[error("a message would reach more than {limit} queues, the limit")]
+    TooManyTargets { limit: usize },
+    #[error("the messages of the request would be stored {copies} times, over the limit of {limit}")]
+    TooManyCopies { copies: usize, limit: usize },
+    #[error("queue `{queue}` is full")]
+    QueueFull { queue: String },
+    #[error("the lease of message {sequence} in queue `{queue}` is lost")]
+    LeaseLost { queue: String, sequence: u64 },
+    #[error("the command says nothing of what to do, or was made by a newer version")]
+    NothingToDo,
+    #[error("the cursor is not one that this queue gave out")]
+    BadCursor,
+    #[error("schedule `{schedule}` does not exist")]
+    ScheduleNotFound { schedule: String },
+    #[error("schedule `{schedule}` exists with another definition")]
+    ScheduleDiffers { schedule: String },
+    #[error("the namespace has {limit} schedules, its limit")]
+    TooManySchedules { limit: usize },
+    #[error("{reason}")]
+    BadRecurrence { reason: String },
     #[error("the namespace has {limit} queues, its limit")]
     TooManyQueues { limit: usize },
     #[error("the namespace has {limit} consumers, its limit")]

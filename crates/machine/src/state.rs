@@ -29,6 +29,11 @@ pub(crate) struct Queue {
     last_served: u64,
     pub deleted: bool,
     pub swept_below: u64,
+    /// With a single active consumer: which; 0: none.
+    pub active_consumer: u64,
+    pub dedupe_entries: u64,
+    /// When its idle timer fires; 0: it has none.
+    pub idle_timer_ms: u64,
 }
 
 impl Queue {
@@ -57,6 +62,9 @@ impl Queue {
             last_served: record.last_served,
             deleted: record.deleted,
             swept_below: record.swept_below,
+            active_consumer: record.active_consumer,
+            dedupe_entries: record.dedupe_entries,
+            idle_timer_ms: record.idle_timer_ms,
         }
     }
 
@@ -71,7 +79,31 @@ impl Queue {
             last_served: self.last_served,
             deleted: self.deleted,
             swept_below: self.swept_below,
+            active_consumer: self.active_consumer,
+            dedupe_entries: self.dedupe_entries,
+            idle_timer_ms: self.idle_timer_ms,
         }
+    }
+
+    /// A priority, lowered to the queue's highest.
+    pub fn clamped(&self, priority: u32) -> u8 {
+        let highest = self.settings.priority_max.unwrap_or(u8::MAX.into()).min(u8::MAX.into());
+        u8::try_from(priority.min(highest)).unwrap_or(u8::MAX)
+    }
+
+    /// True if a message stands ready that may be delivered.
+    pub fn has_deliverable(&self) -> bool {
+        !self.settings.paused && !self.lanes.is_empty()
+    }
+
+    /// The lowest priority of the deliverable messages.
+    pub fn lowest_lane(&self) -> Option<Reverse<u8>> {
+        self.lanes.last_key_value().map(|(priority, _)| *priority)
+    }
+
+    /// The lanes' priorities and where their rows begin, in the order of delivery.
+    pub fn lane_heads(&self) -> impl Iterator<Item = (u8, Position)> {
+        self.lanes.iter().map(|(priority, lane)| (priority.0, lane.head()))
     }
 
     /// Adds a ready message.
@@ -84,17 +116,58 @@ impl Queue {
         self.counts.ready += 1;
     }
 
-    /// Takes the first ready message of the highest priority.
-    pub fn take_ready(&mut self, store: &mut impl Store) -> Result<Option<(Position, Ticket)>, StoreError> {
-        let Some(mut entry) = self.lanes.first_entry() else { return Ok(None) };
-        let first = entry.get_mut().take_first(store)?;
-        if entry.get().is_empty() {
-            entry.remove();
+    /// Takes the ready message whose turn it is.
+    pub fn take_ready(
+        &mut self,
+        store: &mut impl Store,
+        now_ms: u64,
+    ) -> Result<Option<(Position, Ticket)>, StoreError> {
+        let next = match self.settings.aging_ms {
+            0 => self.lanes.first_key_value().map(|(priority, _)| *priority),
+            aging_ms => self.first_by_age(store, now_ms, aging_ms)?,
+        };
+        self.take_from(store, next)
+    }
+
+    /// Takes the first ready message of the lowest priority.
+    pub fn take_lowest(&mut self, store: &mut impl Store) -> Result<Option<(Position, Ticket)>, StoreError> {
+        let lowest = self.lowest_lane();
+        self.take_from(store, lowest)
+    }
+
+    fn take_from(
+        &mut self,
+        store: &mut impl Store,
+        priority: Option<Reverse<u8>>,
+    ) -> Result<Option<(Position, Ticket)>, StoreError> {
+        let Some(lane) = priority.and_then(|priority| self.lanes.get_mut(&priority)) else { return Ok(None) };
+        let first = lane.take_first(store)?;
+        if lane.is_empty()
+            && let Some(priority) = priority
+        {
+            self.lanes.remove(&priority);
         }
         if first.is_some() {
             self.counts.ready -= 1;
         }
         Ok(first)
+    }
+
+    /// The lane whose first message has, with what it gained by waiting, the highest priority.
+    fn first_by_age(
+        &mut self,
+        store: &impl Store,
+        now_ms: u64,
+        aging_ms: u64,
+    ) -> Result<Option<Reverse<u8>>, StoreError> {
+        let mut best = None;
+        for (priority, lane) in &mut self.lanes {
+            let Some(first) = lane.first(store)? else { continue };
+            let gained = now_ms.saturating_sub(first.ready_at_ms) / aging_ms;
+            let effective = u64::from(priority.0).saturating_add(gained).min(u8::MAX.into());
+            best = best.max(Some((effective, Reverse(first), *priority)));
+        }
+        Ok(best.map(|(_, _, priority)| priority))
     }
 
     /// Takes one certain ready message.
@@ -123,12 +196,25 @@ impl Queue {
         self.available.remove(&key);
     }
 
+    /// True if a consumer may be given a message.
     pub fn has_available(&self) -> bool {
+        if self.settings.paused {
+            return false;
+        }
+        if self.settings.single_active_consumer {
+            return self.available.contains(&self.active_consumer);
+        }
         !self.available.is_empty()
     }
 
     /// The next consumer in turn that can take a message.
     pub fn next_consumer(&mut self) -> Option<u64> {
+        if !self.has_available() {
+            return None;
+        }
+        if self.settings.single_active_consumer {
+            return Some(self.active_consumer);
+        }
         let next = self.available.range(self.last_served.saturating_add(1)..).next().or(self.available.first());
         let next = next.copied();
         if let Some(key) = next {

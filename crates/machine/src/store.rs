@@ -38,11 +38,34 @@ pub enum Table {
     Leases = 9,
     /// Queue and sequence → place, of messages that moved.
     Places = 10,
+    /// Exchange → declaration.
+    Exchanges = 11,
+    /// Binding → what is bound to what.
+    Bindings = 12,
+    /// Body → bytes, of a message that was stored in several queues.
+    Bodies = 13,
+    /// Body → how many messages share it.
+    BodyShares = 14,
+    /// Queue, due time and sequence of a scheduled message → nothing.
+    Due = 15,
+    /// Queue, level and stretch of time → how many messages are due in it.
+    DueCounts = 16,
+    /// Queue, hash of the application message id and sequence → nothing.
+    MessageIds = 17,
+    /// Queue, ordering group, priority, time of becoming ready and sequence → ticket, of ready messages that wait
+    /// for others of their group.
+    Waiting = 18,
+    /// Queue and ordering group → who is next.
+    Groups = 19,
+    /// Queue and `dedupe_id` → first message.
+    Dedupe = 20,
+    /// Schedule → definition and state.
+    Schedules = 21,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Table; 10] = [
+    pub const ALL: [Table; 21] = [
         Table::Meta,
         Table::Queues,
         Table::Consumers,
@@ -53,12 +76,34 @@ impl Table {
         Table::Timers,
         Table::Leases,
         Table::Places,
+        Table::Exchanges,
+        Table::Bindings,
+        Table::Bodies,
+        Table::BodyShares,
+        Table::Due,
+        Table::DueCounts,
+        Table::MessageIds,
+        Table::Waiting,
+        Table::Groups,
+        Table::Dedupe,
+        Table::Schedules,
     ];
 
     /// True if a key of this table is never put again before it was deleted. A log-structured store can then
     /// drop the pair without carrying a tombstone down (RocksDB's single delete).
     pub fn is_written_once(self) -> bool {
-        matches!(self, Table::Outcomes | Table::Messages | Table::Ready | Table::Timers | Table::Places)
+        matches!(
+            self,
+            Table::Outcomes
+                | Table::Messages
+                | Table::Ready
+                | Table::Timers
+                | Table::Places
+                | Table::Bodies
+                | Table::Due
+                | Table::MessageIds
+                | Table::Waiting
+        )
     }
 }
 

@@ -10,7 +10,7 @@ fn credit_that_was_lowered_below_what_is_held_does_not_make_room_for_more_leases
     let mut machine = Machine::open(&store).unwrap();
     let mut run = |command: Command| machine.apply(&mut store, 1, vec![command]).unwrap().replies.remove(0);
     run(Command::DeclareQueue(DeclareQueue { queue: "q".into(), settings: QueueSettings::default() }));
-    let messages = vec![PublishMessage { queue: "q".into(), ..PublishMessage::default() }; 100];
+    let messages = vec![PublishMessage { routing_key: "q".into(), ..PublishMessage::default() }; 100];
     run(Command::Publish(Publish { messages, producer: None }));
     let attach = |consumer_id: &str, credit: u32, attachment: u64| {
         let (queue, consumer_id) = ("q".to_owned(), consumer_id.to_owned());

@@ -5,12 +5,15 @@
 //! [`script::parse`] for them. A block may instead be one of these, which do not reach the machine's log:
 //!
 //! - `show QUEUE`: its counts and totals
+//! - `schedule NAME`: its next due time and its firings
 //! - `next`: when the machine next wants a release pulse
 //! - `restart`: opens the machine anew from its store
 //! - `rows`: how many rows the store holds, by table
 //!
 //! `UPDATE_TRANSCRIPTS=1` rewrites the outcomes; read the difference before believing it.
 
+#[path = "transcripts/plans.rs"]
+mod plans;
 #[path = "transcripts/script.rs"]
 mod script;
 #[path = "transcripts/session.rs"]

@@ -141,6 +141,9 @@ fn needs_leader(request: &Request<Body>) -> bool {
     let led = [
         <v1::messages_server::MessagesServer<Services> as NamedService>::NAME,
         <v1::queues_server::QueuesServer<Services> as NamedService>::NAME,
+        <v1::exchanges_server::ExchangesServer<Services> as NamedService>::NAME,
+        <v1::inventory_server::InventoryServer<Services> as NamedService>::NAME,
+        <v1::schedules_server::SchedulesServer<Services> as NamedService>::NAME,
     ];
     let metadata = MetadataMap::from_headers(request.headers().clone());
     led.contains(&service) && consistency(&metadata) == Consistency::Linearizable
@@ -218,6 +221,9 @@ mod tests {
     fn only_what_the_leader_knows_goes_to_the_leader() {
         assert!(needs_leader(&request("/dwell.v1.Messages/Publish")));
         assert!(needs_leader(&request("/dwell.v1.Queues/DescribeQueue")));
+        assert!(needs_leader(&request("/dwell.v1.Exchanges/Bind")));
+        assert!(needs_leader(&request("/dwell.v1.Inventory/RecallMatching")));
+        assert!(needs_leader(&request("/dwell.v1.Schedules/TriggerSchedule")));
         assert!(!needs_leader(&request("/dwell.v1.Cluster/GetClusterStatus")));
         assert!(!needs_leader(&request("/grpc.health.v1.Health/Check")));
         let mut stale = request("/dwell.v1.Queues/DescribeQueue");

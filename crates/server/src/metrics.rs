@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use dwell_consensus::group::{Consistency, Group};
 use dwell_machine::QueueView;
+use dwell_proto::v1;
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
     exponential_buckets,
 };
 
@@ -36,6 +37,43 @@ impl HubMetrics {
         registry.register(Box::new(streams.clone()))?;
         registry.register(Box::new(release_lateness.clone()))?;
         Ok(HubMetrics { streams, release_lateness })
+    }
+}
+
+/// What became of the messages that were published through this node while it led.
+#[derive(Clone)]
+pub struct PublishMetrics {
+    stored: IntCounter,
+    duplicate: IntCounter,
+    unroutable: IntCounter,
+    rejected: IntCounter,
+}
+
+impl PublishMetrics {
+    /// Registers them.
+    pub fn register(registry: &Registry) -> Result<PublishMetrics, prometheus::Error> {
+        let outcomes = IntCounterVec::new(
+            Opts::new("dwell_publish_messages_total", "Published messages that this node answered, by outcome."),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(outcomes.clone()))?;
+        let of = |outcome| outcomes.with_label_values(&[outcome]);
+        Ok(PublishMetrics {
+            stored: of("stored"),
+            duplicate: of("duplicate"),
+            unroutable: of("unroutable"),
+            rejected: of("rejected"),
+        })
+    }
+
+    /// Counts one message.
+    pub fn count(&self, result: &v1::PublishResult) {
+        match result.outcome() {
+            v1::PublishOutcome::Unroutable => self.unroutable.inc(),
+            v1::PublishOutcome::Rejected => self.rejected.inc(),
+            v1::PublishOutcome::Stored | v1::PublishOutcome::Unspecified if result.duplicate => self.duplicate.inc(),
+            v1::PublishOutcome::Stored | v1::PublishOutcome::Unspecified => self.stored.inc(),
+        }
     }
 }
 
@@ -77,6 +115,22 @@ fn record_raft(group: &Group, scrape: &Registry) -> Result<(), prometheus::Error
 
 type ReadQueue = fn(&QueueView) -> u64;
 
+/// Replicated: they go on over a failover, and are the same on every node.
+const TOTALS: [(&str, &str, ReadQueue); 12] = [
+    ("dwell_queue_published_total", "Messages stored in a queue.", |queue| queue.totals.published),
+    ("dwell_queue_delivered_total", "Leases granted.", |queue| queue.totals.delivered),
+    ("dwell_queue_acknowledged_total", "Leases acknowledged.", |queue| queue.totals.acknowledged),
+    ("dwell_queue_returned_total", "Leases that ended otherwise.", |queue| queue.totals.returned),
+    ("dwell_queue_expired_total", "Messages whose time was over.", |queue| queue.totals.expired),
+    ("dwell_queue_exhausted_total", "Messages that came back too often.", |queue| queue.totals.exhausted),
+    ("dwell_queue_rejected_total", "Messages that a consumer rejected.", |queue| queue.totals.rejected),
+    ("dwell_queue_overflowed_total", "Messages that had to make room.", |queue| queue.totals.overflowed),
+    ("dwell_queue_recalled_total", "Messages that were recalled.", |queue| queue.totals.recalled),
+    ("dwell_queue_dead_lettered_total", "Messages that went on as dead letters.", |queue| queue.totals.dead_lettered),
+    ("dwell_queue_refused_total", "Publishes refused by a full queue.", |queue| queue.totals.refused),
+    ("dwell_queue_deduplicated_total", "Publishes with a known dedupe id.", |queue| queue.totals.deduplicated),
+];
+
 fn record_queues(queues: &[QueueView], scrape: &Registry) -> Result<(), prometheus::Error> {
     let by_state =
         GaugeVec::new(Opts::new("dwell_queue_messages", "Messages of a queue, by state."), &["queue", "state"])?;
@@ -85,15 +139,6 @@ fn record_queues(queues: &[QueueView], scrape: &Registry) -> Result<(), promethe
         ("scheduled", |queue| queue.counts.scheduled),
         ("ready", |queue| queue.counts.ready),
         ("leased", |queue| queue.counts.leased),
-    ];
-    // Replicated totals: they go on over a failover, and are the same on every node.
-    let totals: [(&str, &str, ReadQueue); 6] = [
-        ("dwell_queue_published_total", "Messages stored in a queue.", |queue| queue.totals.published),
-        ("dwell_queue_delivered_total", "Leases granted.", |queue| queue.totals.delivered),
-        ("dwell_queue_acknowledged_total", "Leases acknowledged.", |queue| queue.totals.acknowledged),
-        ("dwell_queue_returned_total", "Leases that ended otherwise.", |queue| queue.totals.returned),
-        ("dwell_queue_expired_total", "Messages whose time was over.", |queue| queue.totals.expired),
-        ("dwell_queue_exhausted_total", "Messages that came back too often.", |queue| queue.totals.exhausted),
     ];
     for queue in queues {
         for (state, read) in states {
@@ -104,7 +149,7 @@ fn record_queues(queues: &[QueueView], scrape: &Registry) -> Result<(), promethe
         ("dwell_queue_bytes", "Body bytes of a queue's messages.", |queue| queue.counts.bytes),
         ("dwell_queue_consumers", "Consumers of a queue.", |queue| queue.consumers),
     ];
-    for (name, help, read) in totals {
+    for (name, help, read) in TOTALS {
         let counter = IntCounterVec::new(Opts::new(name, help), &["queue"])?;
         for queue in queues {
             counter.with_label_values(&[&queue.name]).inc_by(read(queue));
@@ -119,4 +164,27 @@ fn record_queues(queues: &[QueueView], scrape: &Registry) -> Result<(), promethe
         scrape.register(Box::new(gauge))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_messages_are_counted_by_outcome() {
+        let metrics = PublishMetrics::register(&Registry::new()).unwrap();
+        let result = |outcome: v1::PublishOutcome, duplicate| v1::PublishResult {
+            outcome: outcome.into(),
+            duplicate,
+            ..Default::default()
+        };
+        metrics.count(&result(v1::PublishOutcome::Stored, false));
+        metrics.count(&result(v1::PublishOutcome::Stored, true));
+        metrics.count(&result(v1::PublishOutcome::Unroutable, false));
+        metrics.count(&result(v1::PublishOutcome::Rejected, false));
+        metrics.count(&result(v1::PublishOutcome::Rejected, false));
+        let counted =
+            [&metrics.stored, &metrics.duplicate, &metrics.unroutable, &metrics.rejected].map(IntCounter::get);
+        assert_eq!(counted, [1, 1, 1, 2]);
+    }
 }

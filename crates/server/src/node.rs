@@ -9,8 +9,11 @@ use dwell_consensus::group::{Group, GroupError, GroupOptions};
 use dwell_consensus::peer::{self, Groups, PeerLinks, PeerMetrics, PeerNetwork};
 use dwell_consensus::types::DEFAULT_GROUP;
 use dwell_proto::v1::cluster_server::ClusterServer;
+use dwell_proto::v1::exchanges_server::ExchangesServer;
+use dwell_proto::v1::inventory_server::InventoryServer;
 use dwell_proto::v1::messages_server::MessagesServer;
 use dwell_proto::v1::queues_server::QueuesServer;
+use dwell_proto::v1::schedules_server::SchedulesServer;
 use dwell_storage::log::{Log, LogOptions};
 use dwell_storage::state::{StateOptions, StateResources, StateStore};
 use prometheus::Registry;
@@ -24,7 +27,7 @@ use crate::config::Config;
 use crate::forward::ForwardLayer;
 use crate::http;
 use crate::hub::Hub;
-use crate::metrics::HubMetrics;
+use crate::metrics::{HubMetrics, PublishMetrics};
 use crate::services::Services;
 use crate::validate::Limits;
 
@@ -122,11 +125,15 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     };
     hub.follow(group.leadership.clone());
     let limits = Limits { body_bytes_max: config.body_bytes_max };
-    let services = Services { group: group.clone(), hub, clock, limits };
+    let published = PublishMetrics::register(&registry)?;
+    let services = Services { group: group.clone(), hub, clock, limits, published };
 
     let health = tonic_health::server::health_reporter();
     health.0.set_serving::<MessagesServer<Services>>().await;
     health.0.set_serving::<QueuesServer<Services>>().await;
+    health.0.set_serving::<ExchangesServer<Services>>().await;
+    health.0.set_serving::<InventoryServer<Services>>().await;
+    health.0.set_serving::<SchedulesServer<Services>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(dwell_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -201,6 +208,10 @@ fn open_state(config: &Config) -> Result<StateStore, ServerError> {
 fn api(services: &Services, request_bytes_max: usize) -> Routes {
     Routes::new(MessagesServer::new(services.clone()).max_decoding_message_size(request_bytes_max))
         .add_service(QueuesServer::new(services.clone()))
+        .add_service(ExchangesServer::new(services.clone()))
+        .add_service(InventoryServer::new(services.clone()))
+        // A schedule holds a message, with its body.
+        .add_service(SchedulesServer::new(services.clone()).max_decoding_message_size(request_bytes_max))
 }
 
 /// Resolves when Raft has stopped by itself.

@@ -37,6 +37,14 @@ pub enum RequestError {
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is no such message, or not any more.
+    #[error("queue `{queue}` holds no message with the sequence {sequence}")]
+    MessageNotFound {
+        /// Its handle's.
+        queue: String,
+        /// Its handle's.
+        sequence: u64,
+    },
     /// The machine answered something that does not belong to the command.
     #[error("the reply does not fit the command")]
     UnexpectedReply,
@@ -47,6 +55,7 @@ impl From<RequestError> for Status {
         let code = match &error {
             RequestError::Invalid(_) => Code::InvalidArgument,
             RequestError::Refused(refusal) => code_of(refusal),
+            RequestError::MessageNotFound { .. } => Code::NotFound,
             RequestError::Propose(_) | RequestError::Read(_) => return unavailable(error.to_string()),
             RequestError::Store(_) | RequestError::UnexpectedReply => Code::Internal,
         };
@@ -56,16 +65,35 @@ impl From<RequestError> for Status {
 
 fn code_of(refusal: &Refusal) -> Code {
     match refusal {
-        Refusal::QueueNotFound { .. } => Code::NotFound,
-        Refusal::QueueDiffers { .. } => Code::AlreadyExists,
+        Refusal::QueueNotFound { .. } | Refusal::ExchangeNotFound { .. } | Refusal::ScheduleNotFound { .. } => {
+            Code::NotFound
+        }
+        Refusal::QueueDiffers { .. } | Refusal::ExchangeDiffers { .. } | Refusal::ScheduleDiffers { .. } => {
+            Code::AlreadyExists
+        }
+        Refusal::SettingUnknown { .. }
+        | Refusal::TooManyTargets { .. }
+        | Refusal::TooManyCopies { .. }
+        | Refusal::NothingToDo
+        | Refusal::BadCursor
+        | Refusal::BadRecurrence { .. } => Code::InvalidArgument,
+        Refusal::QueueFull { .. }
+        | Refusal::TooManyQueues { .. }
+        | Refusal::TooManyExchanges { .. }
+        | Refusal::TooManyBindings { .. }
+        | Refusal::TooManySchedules { .. }
+        | Refusal::TooManyConsumers { .. }
+        | Refusal::TooManyLeases { .. } => Code::ResourceExhausted,
         Refusal::QueueNotEmpty { .. }
         | Refusal::QueueInUse { .. }
+        | Refusal::SettingFixed { .. }
+        | Refusal::SingleActiveConsumer { .. }
+        | Refusal::ExchangeInUse { .. }
+        | Refusal::Unroutable { .. }
+        | Refusal::LeaseLost { .. }
         | Refusal::SequenceGap { .. }
         | Refusal::SequenceTooOld { .. }
         | Refusal::ConsumerOfAnotherQueue { .. } => Code::FailedPrecondition,
-        Refusal::TooManyQueues { .. } | Refusal::TooManyConsumers { .. } | Refusal::TooManyLeases { .. } => {
-            Code::ResourceExhausted
-        }
     }
 }
 

@@ -96,7 +96,8 @@ async fn settlements(checks: &mut Checks, client: &mut RawClient) {
     let lease = lease_of(&consumer.take(1).await.unwrap()[0]);
     let (one, none, many) = (vec![lease], vec![], vec![lease; 10_001]);
     let ack = |leases| Request::Ack(SettleAck { request_id: 5, leases });
-    let nack = |leases, delay_ms| Request::Nack(SettleNack { request_id: 5, leases, delay_ms });
+    let nack =
+        |leases, delay_ms| Request::Nack(SettleNack { request_id: 5, leases, delay_ms: Some(delay_ms), reject: false });
     let extend = |leases, lease_timeout_ms| Request::Extend(SettleExtend { request_id: 5, leases, lease_timeout_ms });
     let wrong = [
         ("ack of nothing", ack(none.clone()), "leases"),

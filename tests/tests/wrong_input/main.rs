@@ -63,7 +63,7 @@ async fn wrong_input_gets_the_documented_status_and_disturbs_nothing() {
 /// Correct clients that work while the wrong ones do not.
 async fn bystander_load(addresses: Vec<String>) -> dwell_tests::history::Verdict {
     let client = Client::connect(addresses).unwrap();
-    client.declare_queue(BYSTANDER, QueueSettings::default()).await.unwrap();
+    client.declare_queue(BYSTANDER, dwell_client::QueueSettings::default()).await.unwrap();
     let recorder = Recorder::default();
     let consumption = Consumption { queue: BYSTANDER.to_owned(), number: 0, credit: 100 };
     let consumer = consumption.start(&client, recorder.clone()).await.unwrap();

@@ -54,7 +54,8 @@ fn good() -> PublishMessage {
 fn wrong_batches() -> Vec<Wrong> {
     let mut wrong: Vec<Wrong> = wrong_names()
         .into_iter()
-        .map(|(what, queue)| invalid(format!("queue name: {what}"), one(PublishMessage { queue, ..good() }), "queue"))
+        .map(|(what, queue)| (what, PublishMessage { routing_key: queue, ..good() }))
+        .map(|(what, message)| invalid(format!("queue name: {what}"), one(message), "routing_key"))
         .collect();
     wrong.push(invalid("no messages", PublishRequest::default(), "messages"));
     wrong.push(invalid(

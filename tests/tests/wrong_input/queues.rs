@@ -48,12 +48,12 @@ async fn unknown_queue(checks: &mut Checks, client: &mut RawClient) {
 
 async fn settings(checks: &mut Checks, client: &mut RawClient) {
     for lease_timeout_ms in [-1, 99, DAY_MS + 1, i64::MIN, i64::MAX] {
-        let result = client.declare("never-made", QueueSettings { lease_timeout_ms, delivery_limit: 0 }).await;
+        let result = client.declare("never-made", QueueSettings { lease_timeout_ms, ..Default::default() }).await;
         let what = format!("declare, lease timeout of {lease_timeout_ms} ms");
         checks.refused(&what, result, Code::InvalidArgument, "lease_timeout_ms");
     }
     for delivery_limit in [1_000_001, u32::MAX] {
-        let result = client.declare("never-made", QueueSettings { lease_timeout_ms: 0, delivery_limit }).await;
+        let result = client.declare("never-made", QueueSettings { delivery_limit, ..Default::default() }).await;
         let what = format!("declare, delivery limit of {delivery_limit}");
         checks.refused(&what, result, Code::InvalidArgument, "delivery_limit");
     }
@@ -61,8 +61,8 @@ async fn settings(checks: &mut Checks, client: &mut RawClient) {
     let described = client.queues.describe_queue(request).await;
     checks.refused("describe what was refused", described, Code::NotFound, "never-made");
     for settings in [
-        QueueSettings { lease_timeout_ms: 12_345, delivery_limit: 0 },
-        QueueSettings { lease_timeout_ms: 0, delivery_limit: 7 },
+        QueueSettings { lease_timeout_ms: 12_345, ..Default::default() },
+        QueueSettings { delivery_limit: 7, ..Default::default() },
     ] {
         let result = client.declare(UNTOUCHED, settings).await;
         checks.refused("declare, other settings", result, Code::AlreadyExists, UNTOUCHED);

@@ -29,7 +29,11 @@ impl Call {
         Ok(match self {
             Call::Ack => messages.ack(AckRequest { namespace, queue, leases }).await?.into_inner().lost,
             Call::Nack { delay_ms } => {
-                messages.nack(NackRequest { namespace, queue, leases, delay_ms }).await?.into_inner().lost
+                messages
+                    .nack(NackRequest { namespace, queue, leases, delay_ms: Some(delay_ms), reject: false })
+                    .await?
+                    .into_inner()
+                    .lost
             }
             Call::Extend { lease_timeout_ms } => {
                 let request = ExtendRequest { namespace, queue, leases, lease_timeout_ms };

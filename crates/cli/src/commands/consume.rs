@@ -7,8 +7,10 @@ use dwell_client::{ConsumeOptions, Consumer, Delivery, Error};
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use super::settle::SettleArguments;
 use crate::arguments::{GlobalArguments, Output};
 use crate::output;
+use crate::render::{add_message, deaths_json, deaths_text};
 use crate::times::{parse_duration, show_ms, since_epoch_ms};
 
 #[derive(Debug, Args)]
@@ -21,9 +23,8 @@ pub struct ConsumeArguments {
     /// End after so many messages
     #[arg(long)]
     count: Option<u64>,
-    /// Acknowledge nothing: all messages return to the queue at the end. No more come than the credit
-    #[arg(long)]
-    no_ack: bool,
+    #[command(flatten)]
+    settle: SettleArguments,
     /// The consumer's id, to resume it by
     #[arg(long)]
     consumer_id: Option<String>,
@@ -68,10 +69,11 @@ async fn print_all(
         let delivery = delivery?;
         print(global.output, &delivery)?;
         left -= 1;
-        if arguments.no_ack {
+        if arguments.settle.no_ack {
             unacknowledged.push(delivery);
         } else {
-            acknowledging.spawn(async move { delivery.ack().await });
+            let settle = arguments.settle.clone();
+            acknowledging.spawn(async move { settle.settle(&delivery).await });
         }
     }
     while let Some(acknowledged) = acknowledging.join_next().await {
@@ -82,7 +84,7 @@ async fn print_all(
 
 fn report(acknowledged: Result<(), Error>) {
     if let Err(error) = acknowledged {
-        eprintln!("warning: a message was not acknowledged and may come again: {error}");
+        eprintln!("warning: a message was not settled and may come again: {error}");
     }
 }
 
@@ -96,10 +98,14 @@ pub fn print(format: Output, delivery: &Delivery) -> anyhow::Result<()> {
             0 => String::new(),
             count => format!(" (came back {count} times)"),
         };
+        let dead = match deaths_text(&delivery.deaths) {
+            deaths if deaths.is_empty() => deaths,
+            deaths => format!(" (dead letter: {deaths})"),
+        };
         let text = output::body_text(&message.body);
-        return output::line(format!("{}  {:>8}  {text}{again}", show_ms(received_at_ms), handle.sequence));
+        return output::line(format!("{}  {:>8}  {text}{again}{dead}", show_ms(received_at_ms), handle.sequence));
     }
-    output::line(json!({
+    let mut value = json!({
         "namespace": handle.namespace,
         "queue": handle.queue,
         "sequence": handle.sequence,
@@ -108,12 +114,12 @@ pub fn print(format: Output, delivery: &Delivery) -> anyhow::Result<()> {
         "ready_at_ms": delivery.ready_at_ms,
         "received_at_ms": received_at_ms,
         "lease_deadline_ms": delivery.lease_deadline_ms,
-        "priority": message.priority,
-        "headers": message.headers,
-        "content_type": message.content_type,
-        "correlation_id": message.correlation_id,
-        "reply_to": message.reply_to,
-        "message_id": message.message_id,
+        "exchange": delivery.exchange,
+        "routing_key": delivery.routing_key,
+        "group": delivery.group,
+        "deaths": deaths_json(&delivery.deaths),
         "body": output::body_json(&message.body),
-    }))
+    });
+    add_message(&mut value, message);
+    output::line(value)
 }

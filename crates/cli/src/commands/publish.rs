@@ -2,19 +2,19 @@
 
 use std::collections::VecDeque;
 use std::io::IsTerminal;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
-use dwell_client::{Confirm, Error, PublishMessage, PublishResult, Publisher, PublisherOptions};
-use serde_json::json;
+use dwell_client::{Confirm, Error, PublishMessage, PublishOutcome, Published, Publisher, PublisherOptions};
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
+use super::message::{BodyArguments, MessageArguments};
 use crate::arguments::{GlobalArguments, Output};
 use crate::output;
-use crate::times::{parse_duration, parse_time_ms};
+use crate::render::handle_text;
+use crate::times::parse_time_ms;
 
 /// Confirms that may be outstanding: enough to keep the stream full.
 const UNCONFIRMED: usize = 2000;
@@ -22,116 +22,79 @@ const UNCONFIRMED: usize = 2000;
 #[derive(Debug, Args)]
 pub struct PublishArguments {
     /// The queue to publish to
-    queue: String,
-    /// The body. Without this and --file: one message for each line of standard input
-    #[arg(long, conflicts_with = "file")]
-    body: Option<String>,
-    /// A file with the body
-    #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
+    #[arg(required_unless_present = "exchange", conflicts_with_all = ["exchange", "key"])]
+    queue: Option<String>,
+    /// Without --body and --file: one message for each line of standard input
+    #[command(flatten)]
+    body: BodyArguments,
     /// Publish the body so many times
     #[arg(long, default_value_t = 1)]
     count: u64,
-    /// Ready after so long: 250ms, 5s, 1h 30m. At most ten years
-    #[arg(long, value_parser = parse_duration, conflicts_with = "deliver_at")]
-    delay: Option<Duration>,
+    #[command(flatten)]
+    message: MessageArguments,
     /// Ready at this time: 2030-01-01T12:00:00Z, or milliseconds since 1970
     #[arg(long, value_name = "TIME", value_parser = parse_time_ms, allow_hyphen_values = true)]
+    #[arg(conflicts_with = "delay")]
     deliver_at: Option<i64>,
-    /// Dropped when it has been ready for so long
-    #[arg(long, value_parser = parse_duration)]
-    ttl: Option<Duration>,
-    /// Dropped at this time
+    /// Expires at this time
     #[arg(long, value_name = "TIME", value_parser = parse_time_ms, allow_hyphen_values = true)]
     expire_at: Option<i64>,
-    /// 0 to 255; higher is delivered first
-    #[arg(long, default_value_t = 0)]
-    priority: u8,
-    /// An application header; may be given several times
-    #[arg(long = "header", value_name = "KEY=VALUE", value_parser = parse_header)]
-    headers: Vec<(String, String)>,
-    /// The MIME type of the body
-    #[arg(long)]
-    content_type: Option<String>,
-    /// The application's own id of the message
-    #[arg(long)]
-    message_id: Option<String>,
-    /// Ties a reply to its request
-    #[arg(long)]
-    correlation_id: Option<String>,
-    /// Where a reply should go
-    #[arg(long)]
-    reply_to: Option<String>,
-}
-
-fn parse_header(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write a header as KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
 }
 
 impl PublishArguments {
     fn message(&self, body: Bytes) -> PublishMessage {
-        let mut message = PublishMessage::new(&self.queue, body).priority(self.priority);
-        for (key, value) in &self.headers {
-            message = message.header(key, value);
-        }
-        if let Some(delay) = self.delay {
-            message = message.delay(delay);
-        }
+        let mut message = self.message.message(self.queue.as_deref(), body);
         if let Some(at_ms) = self.deliver_at {
             message = message.deliver_at_ms(at_ms);
         }
-        if let Some(ttl) = self.ttl {
-            message = message.ttl(ttl);
-        }
         if let Some(at_ms) = self.expire_at {
             message = message.expire_at_ms(at_ms);
-        }
-        if let Some(content_type) = &self.content_type {
-            message = message.content_type(content_type);
-        }
-        if let Some(message_id) = &self.message_id {
-            message = message.message_id(message_id);
-        }
-        if let Some(correlation_id) = &self.correlation_id {
-            message = message.correlation_id(correlation_id);
-        }
-        if let Some(reply_to) = &self.reply_to {
-            message = message.reply_to(reply_to);
         }
         message
     }
 
     fn when(&self) -> &'static str {
-        if self.delay.is_some() || self.deliver_at.is_some() { "scheduled" } else { "ready" }
+        if self.message.is_delayed() || self.deliver_at.is_some() { ", scheduled" } else { "" }
     }
 }
 
 pub async fn run(global: &GlobalArguments, arguments: PublishArguments) -> anyhow::Result<()> {
     let publisher = global.streaming_client()?.publisher(PublisherOptions::default());
-    let mut run = Run { publisher, output: global.output, unconfirmed: VecDeque::new(), confirmed: 0, last: None };
-    let body = match (&arguments.body, &arguments.file) {
-        (Some(body), _) => Some(Bytes::from(body.clone())),
-        (None, Some(file)) => Some(std::fs::read(file).with_context(|| format!("reading {}", file.display()))?.into()),
-        (None, None) => None,
+    let mut run = Run {
+        publisher,
+        output: global.output,
+        unconfirmed: VecDeque::new(),
+        stored: 0,
+        last: None,
+        not_stored: 0,
+        reason: None,
     };
+    let body = arguments.body.read()?;
     // What was confirmed is told also when something after it fails.
     let result = match body {
         Some(body) => run.repeat(&arguments, body).await,
         None => run.lines(&arguments).await,
     };
-    if result.is_ok() || run.confirmed > 0 {
-        run.summarize(&arguments)?;
+    run.summarize(&arguments)?;
+    result?;
+    match run.reason {
+        Some(reason) if run.not_stored > 1 => {
+            Err(reason).with_context(|| format!("{} messages are not stored; the last one", run.not_stored))
+        }
+        Some(reason) => Err(reason.into()),
+        None => Ok(()),
     }
-    result
 }
 
 struct Run {
     publisher: Publisher,
     output: Output,
     unconfirmed: VecDeque<Confirm>,
-    confirmed: u64,
-    last: Option<PublishResult>,
+    stored: u64,
+    last: Option<Published>,
+    not_stored: u64,
+    /// Why the last one of those is not.
+    reason: Option<Error>,
 }
 
 impl Run {
@@ -176,19 +139,21 @@ impl Run {
         Ok(())
     }
 
-    fn tell(&mut self, results: Vec<PublishResult>) -> anyhow::Result<()> {
-        for result in results {
-            self.confirmed += 1;
+    fn tell(&mut self, outcomes: Vec<PublishOutcome>) -> anyhow::Result<()> {
+        for outcome in outcomes {
             if self.output == Output::Json {
-                let handle = &result.handle;
-                output::line(json!({
-                    "namespace": handle.namespace,
-                    "queue": handle.queue,
-                    "sequence": handle.sequence,
-                    "duplicate": result.duplicate,
-                }))?;
+                output::line(to_json(&outcome))?;
             }
-            self.last = Some(result);
+            match outcome.stored() {
+                Ok(published) => {
+                    self.stored += 1;
+                    self.last = Some(published);
+                }
+                Err(reason) => {
+                    self.not_stored += 1;
+                    self.reason = Some(reason);
+                }
+            }
         }
         Ok(())
     }
@@ -197,21 +162,61 @@ impl Run {
         if self.output == Output::Json {
             return Ok(());
         }
-        match (&self.last, self.confirmed) {
-            (Some(result), 1) => {
-                let handle = &result.handle;
-                let name = format!("{}/{}/{}", handle.namespace, handle.queue, handle.sequence);
-                output::line(format!("published {name}, {}", arguments.when()))
+        match (&self.last, self.stored) {
+            (_, 0) => Ok(()),
+            (Some(published), 1) => output::line(describe(published, arguments.when())),
+            (_, count) => {
+                let destination = arguments.message.destination(arguments.queue.as_deref());
+                output::line(format!("published {count} messages to {destination}"))
             }
-            (_, count) => output::line(format!("published {count} messages to {}", arguments.queue)),
         }
     }
 }
 
+fn describe(published: &Published, when: &str) -> String {
+    let handles: Vec<_> = std::iter::once(&published.handle)
+        .chain(published.further.iter().map(|copy| &copy.handle))
+        .map(handle_text)
+        .collect();
+    let known = if published.duplicate { ", which was published before" } else { when };
+    format!("published {}{known}", handles.join(" and "))
+}
+
+fn to_json(outcome: &PublishOutcome) -> Value {
+    let published = match outcome {
+        PublishOutcome::Stored(published) => published,
+        PublishOutcome::Unroutable => return json!({ "outcome": "unroutable" }),
+        PublishOutcome::Rejected { queue } => return json!({ "outcome": "rejected", "rejected_by": queue }),
+    };
+    let further = published.further.iter().map(
+        |copy| json!({ "queue": copy.handle.queue, "sequence": copy.handle.sequence, "duplicate": copy.duplicate }),
+    );
+    json!({
+        "outcome": "stored",
+        "namespace": published.handle.namespace,
+        "queue": published.handle.queue,
+        "sequence": published.handle.sequence,
+        "duplicate": published.duplicate,
+        "further": further.collect::<Vec<_>>(),
+    })
+}
+
 /// Waits for the oldest confirm, and takes it out. Nothing is lost when it is not waited for to the end.
-async fn next_confirmed(unconfirmed: &mut VecDeque<Confirm>) -> Result<Vec<PublishResult>, Error> {
+async fn next_confirmed(unconfirmed: &mut VecDeque<Confirm>) -> Result<Vec<PublishOutcome>, Error> {
     let Some(oldest) = unconfirmed.front_mut() else { return Ok(Vec::new()) };
-    let result = oldest.await;
+    let result = oldest.outcomes().await;
     unconfirmed.pop_front();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_says_what_it_is() {
+        assert_eq!(to_json(&PublishOutcome::Unroutable), json!({ "outcome": "unroutable" }));
+        let rejected = to_json(&PublishOutcome::Rejected { queue: "full".into() });
+        assert_eq!(rejected["rejected_by"], "full");
+    }
 }

@@ -6,6 +6,7 @@ use clap::Args;
 use futures::future::join_all;
 
 use super::consume::print;
+use super::settle::SettleArguments;
 use crate::arguments::{GlobalArguments, Output};
 use crate::output;
 use crate::times::parse_duration;
@@ -20,9 +21,8 @@ pub struct ReceiveArguments {
     /// Wait so long for the first one: at most 60s
     #[arg(long, value_parser = parse_duration, default_value = "0", hide_default_value = true)]
     wait: Duration,
-    /// Do not acknowledge: the messages return to the queue after its lease timeout
-    #[arg(long)]
-    no_ack: bool,
+    #[command(flatten)]
+    settle: SettleArguments,
 }
 
 pub async fn run(global: &GlobalArguments, arguments: ReceiveArguments) -> anyhow::Result<()> {
@@ -31,8 +31,7 @@ pub async fn run(global: &GlobalArguments, arguments: ReceiveArguments) -> anyho
         return output::line("nothing is ready");
     }
     deliveries.iter().try_for_each(|delivery| print(global.output, delivery))?;
-    if !arguments.no_ack {
-        join_all(deliveries.iter().map(|delivery| delivery.ack())).await.into_iter().collect::<Result<(), _>>()?;
-    }
+    let settling = deliveries.iter().map(|delivery| arguments.settle.settle(delivery));
+    join_all(settling).await.into_iter().collect::<Result<(), _>>()?;
     Ok(())
 }

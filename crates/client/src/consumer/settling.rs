@@ -138,7 +138,8 @@ impl Settling {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Ack,
-    Nack(i64),
+    Nack(Option<i64>),
+    Reject,
     Extend(i64),
 }
 
@@ -147,6 +148,7 @@ impl Kind {
         match settlement {
             Settlement::Ack => Kind::Ack,
             Settlement::Nack { delay_ms } => Kind::Nack(delay_ms),
+            Settlement::Reject => Kind::Reject,
             Settlement::Extend { lease_timeout_ms } => Kind::Extend(lease_timeout_ms),
         }
     }
@@ -157,7 +159,8 @@ fn request(request_id: u64, settles: &[Settle]) -> Option<Request> {
     let leases = settles.iter().map(|settle| settle.lease).collect();
     Some(match settles.first()?.settlement {
         Settlement::Ack => Request::Ack(v1::SettleAck { request_id, leases }),
-        Settlement::Nack { delay_ms } => Request::Nack(v1::SettleNack { request_id, leases, delay_ms }),
+        Settlement::Nack { delay_ms } => Request::Nack(v1::SettleNack { request_id, leases, delay_ms, reject: false }),
+        Settlement::Reject => Request::Nack(v1::SettleNack { request_id, leases, delay_ms: None, reject: true }),
         Settlement::Extend { lease_timeout_ms } => {
             Request::Extend(v1::SettleExtend { request_id, leases, lease_timeout_ms })
         }

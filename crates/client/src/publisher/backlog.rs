@@ -16,7 +16,8 @@ const MERGED_BYTES_MAX: usize = 1024 * 1024;
 /// a request each.
 const EAGER_REQUESTS: usize = 16;
 
-/// Requests in order of submission; the order among the messages of one queue is always kept.
+/// Requests in order of submission; the order among the messages of one queue is always kept. Where an exchange
+/// routes to is not known here: nothing overtakes a message that goes through one, nor does it overtake anything.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     requests: VecDeque<Request>,
@@ -35,21 +36,36 @@ impl Backlog {
     pub(super) fn push(&mut self, request: Request) {
         let position = self.left + self.requests.len() as u64;
         let Some(queue) = request.queue() else {
-            // What comes later for these queues must stay behind it.
-            for message in &request.messages {
-                self.open.remove(&message.queue);
-            }
-            self.requests.push_back(request);
-            return;
+            return self.push_behind_all(request);
         };
-        if let Some(open) = self.open.get(queue).and_then(|open| self.requests.get_mut((open - self.left) as usize)) {
-            let full = open.messages.len() >= MERGED_MESSAGES_MAX || open.bytes + request.bytes > MERGED_BYTES_MAX;
-            if !full {
-                open.absorb(request);
-                return;
-            }
+        if let Some(open) = self.open.get(queue).and_then(|open| self.requests.get_mut((open - self.left) as usize))
+            && has_room(open, &request)
+        {
+            open.absorb(request);
+            return;
         }
         self.open.insert(queue.to_owned(), position);
+        self.requests.push_back(request);
+    }
+
+    /// Takes in a batch, or a message that goes through an exchange.
+    fn push_behind_all(&mut self, request: Request) {
+        if let Some(last) = self.requests.back_mut()
+            && request.exchange().is_some()
+            && last.exchange() == request.exchange()
+            && has_room(last, &request)
+        {
+            last.absorb(request);
+            return;
+        }
+        // What comes later for these queues must stay behind it.
+        for message in &request.messages {
+            if !message.exchange.is_empty() {
+                self.open.clear();
+                break;
+            }
+            self.open.remove(&message.routing_key);
+        }
         self.requests.push_back(request);
     }
 
@@ -81,6 +97,10 @@ impl Backlog {
     }
 }
 
+fn has_room(open: &Request, request: &Request) -> bool {
+    open.messages.len() < MERGED_MESSAGES_MAX && open.bytes + request.bytes <= MERGED_BYTES_MAX
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -98,13 +118,17 @@ mod tests {
         let room = Room { _place: permit(), _bytes: permit() };
         let deadline = Instant::now() + Duration::from_secs(1);
         let waiter = Waiter::new(queues.len(), deadline, oneshot::channel().0, room);
-        let messages =
-            queues.iter().map(|queue| v1::PublishMessage { queue: queue.to_string(), ..Default::default() }).collect();
+        // `x/k` goes through exchange `x`.
+        let message = |name: &&str| {
+            let (exchange, routing_key) = name.split_once('/').unwrap_or(("", name));
+            v1::PublishMessage { exchange: exchange.into(), routing_key: routing_key.into(), ..Default::default() }
+        };
+        let messages = queues.iter().map(message).collect();
         Request::new(messages, 10, waiter, mergeable)
     }
 
     fn drain(mut backlog: Backlog) -> Vec<Vec<String>> {
-        let queues = |request: Request| request.messages.into_iter().map(|message| message.queue).collect();
+        let queues = |request: Request| request.messages.into_iter().map(|message| message.routing_key).collect();
         std::iter::from_fn(|| backlog.pop(0)).map(queues).collect()
     }
 
@@ -126,6 +150,23 @@ mod tests {
         backlog.push(submission(&["a"], true));
         backlog.push(submission(&["b"], true));
         assert_eq!(drain(backlog), [vec!["a"], vec!["b", "b"], vec!["a", "c"], vec!["a"]]);
+    }
+
+    #[test]
+    fn nothing_overtakes_a_message_that_goes_through_an_exchange() {
+        let mut backlog = Backlog::default();
+        for name in ["a", "x/1", "x/2", "y/3", "x/4", "a", "x/5", "a", "b", "a"] {
+            backlog.push(submission(&[name], true));
+        }
+        assert_eq!(
+            drain(backlog),
+            [vec!["a"], vec!["1", "2"], vec!["3"], vec!["4"], vec!["a"], vec!["5"], vec!["a", "a"], vec!["b"]]
+        );
+        let mut backlog = Backlog::default();
+        backlog.push(submission(&["a"], true));
+        backlog.push(submission(&["b", "x/1"], false));
+        backlog.push(submission(&["a"], true));
+        assert_eq!(drain(backlog), [vec!["a"], vec!["b", "1"], vec!["a"]]);
     }
 
     #[test]

@@ -135,7 +135,7 @@ impl Driver {
             if !self.window.is_on_wire() {
                 progress_at = Instant::now();
             }
-            self.window.send(&mut self.backlog, &outbound);
+            self.window.send(&mut self.backlog, &outbound, Instant::now());
             if !self.accepting && self.is_idle() {
                 return End::Finished;
             }

@@ -5,10 +5,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::message::PublishResult;
+use crate::published::PublishOutcome;
 
 /// Where a submission's confirm waits for its answer.
-pub(super) type Answer = oneshot::Sender<Result<Vec<PublishResult>, Error>>;
+pub(super) type Answer = oneshot::Sender<Result<Vec<PublishOutcome>, Error>>;
 
 /// The places that a submission takes until its waiter is answered.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Waiter {
         Waiter { messages, deadline, answer: Some((answer, room)) }
     }
 
-    fn answer(&mut self, result: Result<Vec<PublishResult>, Error>) {
+    fn answer(&mut self, result: Result<Vec<PublishOutcome>, Error>) {
         if let Some((answer, _room)) = self.answer.take() {
             // Nobody need wait for it.
             let _ = answer.send(result);
@@ -40,14 +40,14 @@ impl Waiter {
     }
 }
 
-/// Messages to be stored all or none: one submission, or single messages for one queue merged.
+/// Messages that are accepted all or none: one submission, or single messages for one queue or exchange merged.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) messages: Vec<v1::PublishMessage>,
     pub(super) bytes: usize,
     /// In the order of their messages.
     waiters: Vec<Waiter>,
-    /// Holds single messages for one queue, and may take more.
+    /// Holds single messages for one queue or exchange, and may take more.
     pub(super) mergeable: bool,
     /// How often the server refused it for its place in the producer's sequence.
     pub(super) out_of_step: u32,
@@ -58,9 +58,23 @@ impl Request {
         Request { messages, bytes, waiters: vec![waiter], mergeable, out_of_step: 0 }
     }
 
-    /// The queue of a mergeable request.
+    /// The queue of a mergeable request that goes to one without an exchange.
     pub(super) fn queue(&self) -> Option<&str> {
-        self.messages.first().filter(|_| self.mergeable).map(|message| message.queue.as_str())
+        self.destination().filter(|message| message.exchange.is_empty()).map(|message| message.routing_key.as_str())
+    }
+
+    /// The exchange of a mergeable request that goes through one.
+    pub(super) fn exchange(&self) -> Option<&str> {
+        self.destination().map(|message| message.exchange.as_str()).filter(|exchange| !exchange.is_empty())
+    }
+
+    /// True if one of its messages must reach a queue.
+    pub(super) fn is_mandatory(&self) -> bool {
+        self.messages.iter().any(|message| message.mandatory)
+    }
+
+    fn destination(&self) -> Option<&v1::PublishMessage> {
+        self.messages.first().filter(|_| self.mergeable)
     }
 
     /// Takes the other's messages in behind its own.
@@ -93,9 +107,9 @@ impl Request {
 
     /// Hands every submission its share of the results.
     pub(super) fn confirm(mut self, results: Vec<v1::PublishResult>) {
-        let mut results = results.into_iter().map(PublishResult::from);
+        let mut results = results.into_iter().map(PublishOutcome::from);
         for waiter in &mut self.waiters {
-            let share: Vec<PublishResult> = results.by_ref().take(waiter.messages).collect();
+            let share: Vec<PublishOutcome> = results.by_ref().take(waiter.messages).collect();
             if share.len() == waiter.messages {
                 waiter.answer(Ok(share));
             } else {

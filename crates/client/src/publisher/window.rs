@@ -5,6 +5,7 @@
 //! step. Those requests come back here, wait until all others are answered, and are numbered anew.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use dwell_proto::v1;
 use dwell_proto::v1::publish_stream_response::Outcome;
@@ -19,6 +20,9 @@ use crate::error::{Error, is_transient_code};
 
 /// Refused so often for its number, under a new producer id too, a request is given up.
 const OUT_OF_STEP_MAX: u32 = 3;
+/// After so long without an answer a producer begins anew: the server forgets one that it has not heard of for 24 h,
+/// and would refuse the next number.
+const PRODUCER_IDLE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
 
 #[derive(Debug)]
 pub(super) struct Window {
@@ -41,6 +45,8 @@ pub(super) struct Window {
     stray_until: u64,
     /// The server ended the stream for one of the requests up to this id: they are sent one by one.
     suspect_until: Option<u64>,
+    /// When the server last answered a request of this producer, or the producer began.
+    heard_of_at: Instant,
 }
 
 #[derive(Debug)]
@@ -71,6 +77,7 @@ impl Window {
             unused_from: None,
             stray_until: 0,
             suspect_until: None,
+            heard_of_at: Instant::now(),
         }
     }
 
@@ -90,7 +97,12 @@ impl Window {
     }
 
     /// Sends what may be sent: first what the stream has not seen yet, then what comes from `backlog`.
-    pub(super) fn send(&mut self, backlog: &mut Backlog, outbound: &mpsc::Sender<v1::PublishStreamRequest>) {
+    pub(super) fn send(
+        &mut self,
+        backlog: &mut Backlog,
+        outbound: &mpsc::Sender<v1::PublishStreamRequest>,
+        now: Instant,
+    ) {
         loop {
             if self.on_wire < self.unconfirmed.len() {
                 if self.is_careful() && self.on_wire > 0 {
@@ -114,6 +126,10 @@ impl Window {
             }
             let next = self.returned.pop_front().or_else(|| backlog.pop(self.unconfirmed.len()));
             let Some(request) = next else { return };
+            if self.unconfirmed.is_empty() && now.duration_since(self.heard_of_at) > PRODUCER_IDLE_MAX {
+                self.renew();
+                self.heard_of_at = now;
+            }
             let entry = Entry { request_id: self.next_request_id, number: self.next_number, request };
             self.next_request_id += 1;
             self.next_number += 1;
@@ -141,6 +157,7 @@ impl Window {
             tracing::warn!(request_id = response.request_id, "a confirm for a request that is not waiting for one");
             return Ok(());
         };
+        self.heard_of_at = Instant::now();
         let refusal = match response.outcome {
             Some(Outcome::Confirmed(confirmed)) => {
                 let Some(entry) = self.take(index) else { return Ok(()) };
@@ -156,12 +173,17 @@ impl Window {
             code if is_transient_code(code) || code == Code::ResourceExhausted => {
                 Err(Interruption::Transient(format!("{code}: {}", refusal.message)))
             }
+            Code::FailedPrecondition if self.is_unroutable(index, &refusal) => {
+                // The machine's outcome, as an unknown queue is.
+                self.refuse(index, &Error::Unroutable(refusal.message), true);
+                Ok(())
+            }
             Code::FailedPrecondition => {
                 self.out_of_step(index, &Error::from_failure(refusal));
                 Ok(())
             }
             code => {
-                // The machine found no such queue: that is an outcome, and the number is used up by it.
+                // The machine found no such queue or exchange: that is an outcome, and the number is used up by it.
                 self.refuse(index, &Error::from_failure(refusal), code == Code::NotFound);
                 Ok(())
             }
@@ -200,6 +222,12 @@ impl Window {
             self.on_wire -= 1;
         }
         self.unconfirmed.remove(index)
+    }
+
+    /// True if a mandatory message reached no queue. The status is that of a number out of step, and only the words
+    /// tell them apart. Not recognized, it would be sent again under other numbers, and refused in the end as well.
+    fn is_unroutable(&self, index: usize, refusal: &v1::Failure) -> bool {
+        refusal.message.contains("mandatory") && self.unconfirmed[index].request.is_mandatory()
     }
 
     fn refuse(&mut self, index: usize, error: &Error, number_is_used: bool) {
@@ -255,5 +283,55 @@ impl Window {
         let front = self.unconfirmed.front().map(|entry| entry.request_id);
         self.suspect_until = self.suspect_until.filter(|until| front.is_some_and(|front| front <= *until));
         self.suspect_until.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::{Semaphore, oneshot};
+
+    use super::super::request::{Room, Waiter};
+    use super::*;
+
+    fn submission() -> Request {
+        let semaphore = Arc::new(Semaphore::new(2));
+        let permit = || semaphore.clone().try_acquire_owned().unwrap();
+        let room = Room { _place: permit(), _bytes: permit() };
+        let waiter = Waiter::new(1, Instant::now() + Duration::from_secs(1), oneshot::channel().0, room);
+        Request::new(vec![v1::PublishMessage::default()], 10, waiter, false)
+    }
+
+    fn confirmed(request: &v1::PublishStreamRequest) -> v1::PublishStreamResponse {
+        let outcome = Some(Outcome::Confirmed(v1::PublishResponse::default()));
+        v1::PublishStreamResponse { request_id: request.request_id, outcome }
+    }
+
+    #[test]
+    fn a_producer_that_the_server_may_have_forgotten_begins_anew_once_nothing_is_unconfirmed() {
+        let (outbound, mut wire) = mpsc::channel(WINDOW);
+        let mut backlog = Backlog::default();
+        let mut window = Window::new("p".into());
+        let mut publish_at = |window: &mut Window, at| {
+            backlog.push(submission());
+            window.send(&mut backlog, &outbound, at);
+            let request = wire.try_recv().unwrap();
+            let producer = request.publish.as_ref().unwrap().producer.clone().unwrap();
+            (request, producer.producer_id, producer.sequence)
+        };
+        let begin = Instant::now();
+        let (first, id, sequence) = publish_at(&mut window, begin);
+        assert_eq!((id.as_str(), sequence), ("p", 1));
+        let late = begin + PRODUCER_IDLE_MAX + Duration::from_secs(1);
+        let (second, id, sequence) = publish_at(&mut window, late);
+        assert_eq!((id.as_str(), sequence), ("p", 2), "the first is unconfirmed");
+        window.confirm(confirmed(&first)).unwrap();
+        window.confirm(confirmed(&second)).unwrap();
+        let (third, id, sequence) = publish_at(&mut window, begin + PRODUCER_IDLE_MAX / 2);
+        assert_eq!((id.as_str(), sequence), ("p", 3));
+        window.confirm(confirmed(&third)).unwrap();
+        let (_, id, sequence) = publish_at(&mut window, late + Duration::from_secs(60));
+        assert_eq!((id.as_str(), sequence), ("p-1", 1));
     }
 }

@@ -6,8 +6,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dwell_proto::v1::cluster_server::{Cluster, ClusterServer};
+use dwell_proto::v1::inventory_server::{Inventory, InventoryServer};
 use dwell_proto::v1::messages_server::{Messages, MessagesServer};
 use dwell_proto::v1::queues_server::{Queues, QueuesServer};
+use dwell_proto::v1::schedules_server::{Schedules, SchedulesServer};
 use dwell_proto::{metadata, v1};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
@@ -66,6 +68,20 @@ pub struct Script {
     pub acknowledged: Vec<Vec<v1::Lease>>,
     /// The answers to Ack calls; then nothing is lost.
     pub ack_answers: VecDeque<Result<Vec<v1::Lease>, Status>>,
+    /// The requests of Nack calls.
+    pub returned: Vec<v1::NackRequest>,
+    /// The requests of UpdateQueue calls.
+    pub updates: Vec<v1::UpdateQueueRequest>,
+    /// The requests of Transact calls, and their answers; then each message is stored.
+    pub transactions: Vec<v1::TransactRequest>,
+    pub transact_answers: VecDeque<Status>,
+    /// The requests of Recall calls, and their answers; then nothing is found.
+    pub recalls: Vec<v1::RecallRequest>,
+    pub recall_answers: VecDeque<Result<Vec<v1::Revised>, Status>>,
+    /// The steps of a RecallMatching call.
+    pub steps: Vec<Result<v1::ReviseProgress, Status>>,
+    /// How often a schedule was triggered.
+    pub triggered: usize,
 }
 
 #[derive(Clone)]
@@ -99,6 +115,8 @@ impl FakeNode {
             tonic::transport::Server::builder()
                 .add_service(MessagesServer::new(service.clone()))
                 .add_service(QueuesServer::new(service.clone()))
+                .add_service(InventoryServer::new(service.clone()))
+                .add_service(SchedulesServer::new(service.clone()))
                 .add_service(ClusterServer::new(service))
                 .serve_with_incoming(incoming)
                 .await
@@ -220,8 +238,23 @@ impl Messages for Service {
         self.respond(v1::ReceiveResponse { deliveries: vec![delivery(1, 1)] })
     }
 
-    async fn nack(&self, _: Request<v1::NackRequest>) -> Result<Response<v1::NackResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
+    async fn nack(&self, request: Request<v1::NackRequest>) -> Result<Response<v1::NackResponse>, Status> {
+        self.script.lock().returned.push(request.into_inner());
+        self.respond(v1::NackResponse::default())
+    }
+
+    async fn transact(&self, request: Request<v1::TransactRequest>) -> Result<Response<v1::TransactResponse>, Status> {
+        let request = request.into_inner();
+        let results = request.messages.iter().map(|_| stored(1, false)).collect();
+        let answer = {
+            let mut script = self.script.lock();
+            script.transactions.push(request);
+            script.transact_answers.pop_front()
+        };
+        match answer {
+            Some(status) => Err(status),
+            None => self.respond(v1::TransactResponse { results }),
+        }
     }
 
     async fn extend(&self, _: Request<v1::ExtendRequest>) -> Result<Response<v1::ExtendResponse>, Status> {
@@ -238,6 +271,14 @@ impl Queues for Service {
         self.check()?;
         self.script.lock().declared.push(request.into_inner().queue);
         self.respond(v1::DeclareQueueResponse { created: true })
+    }
+
+    async fn update_queue(
+        &self,
+        request: Request<v1::UpdateQueueRequest>,
+    ) -> Result<Response<v1::UpdateQueueResponse>, Status> {
+        self.script.lock().updates.push(request.into_inner());
+        self.respond(v1::UpdateQueueResponse {})
     }
 
     async fn delete_queue(
@@ -263,6 +304,140 @@ impl Queues for Service {
         &self,
         _: Request<v1::DescribeQueueRequest>,
     ) -> Result<Response<v1::DescribeQueueResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+}
+
+#[tonic::async_trait]
+impl Inventory for Service {
+    type RecallMatchingStream = Responses<v1::ReviseProgress>;
+    type RescheduleMatchingStream = Responses<v1::ReviseProgress>;
+    type ExpireMatchingStream = Responses<v1::ReviseProgress>;
+
+    async fn recall(&self, request: Request<v1::RecallRequest>) -> Result<Response<v1::ReviseResponse>, Status> {
+        let answer = {
+            let mut script = self.script.lock();
+            script.recalls.push(request.into_inner());
+            script.recall_answers.pop_front().unwrap_or(Ok(Vec::new()))
+        };
+        self.respond(v1::ReviseResponse { revised: answer?, has_more: false })
+    }
+
+    async fn recall_matching(
+        &self,
+        _: Request<v1::RecallMatchingRequest>,
+    ) -> Result<Response<Self::RecallMatchingStream>, Status> {
+        self.check()?;
+        let steps = std::mem::take(&mut self.script.lock().steps);
+        self.respond(futures::stream::iter(steps).boxed())
+    }
+
+    async fn reschedule_matching(
+        &self,
+        _: Request<v1::RescheduleMatchingRequest>,
+    ) -> Result<Response<Self::RescheduleMatchingStream>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn expire_matching(
+        &self,
+        _: Request<v1::ExpireMatchingRequest>,
+    ) -> Result<Response<Self::ExpireMatchingStream>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    /// Two pages: sequences 1 and 2, and 3.
+    async fn browse_messages(
+        &self,
+        request: Request<v1::BrowseMessagesRequest>,
+    ) -> Result<Response<v1::BrowseMessagesResponse>, Status> {
+        self.note_consistency(&request);
+        let (sequences, next) = match request.get_ref().page_token.as_ref() {
+            b"" => (vec![1, 2], "more"),
+            _ => (vec![3], ""),
+        };
+        let message = |sequence| v1::StoredMessage {
+            handle: Some(v1::Handle { sequence, ..Default::default() }),
+            ..Default::default()
+        };
+        let messages = sequences.into_iter().map(message).collect();
+        self.respond(v1::BrowseMessagesResponse { messages, next_page_token: next.into() })
+    }
+
+    async fn reschedule(&self, _: Request<v1::RescheduleRequest>) -> Result<Response<v1::ReviseResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn expire_now(&self, _: Request<v1::ExpireNowRequest>) -> Result<Response<v1::ReviseResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn get_message(&self, _: Request<v1::GetMessageRequest>) -> Result<Response<v1::GetMessageResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn forecast(&self, _: Request<v1::ForecastRequest>) -> Result<Response<v1::ForecastResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+}
+
+#[tonic::async_trait]
+impl Schedules for Service {
+    async fn trigger_schedule(
+        &self,
+        _: Request<v1::TriggerScheduleRequest>,
+    ) -> Result<Response<v1::TriggerScheduleResponse>, Status> {
+        self.script.lock().triggered += 1;
+        self.check()?;
+        self.respond(v1::TriggerScheduleResponse::default())
+    }
+
+    async fn declare_schedule(
+        &self,
+        _: Request<v1::DeclareScheduleRequest>,
+    ) -> Result<Response<v1::DeclareScheduleResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn delete_schedule(
+        &self,
+        _: Request<v1::DeleteScheduleRequest>,
+    ) -> Result<Response<v1::DeleteScheduleResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn pause_schedule(
+        &self,
+        _: Request<v1::PauseScheduleRequest>,
+    ) -> Result<Response<v1::PauseScheduleResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn resume_schedule(
+        &self,
+        _: Request<v1::ResumeScheduleRequest>,
+    ) -> Result<Response<v1::ResumeScheduleResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn describe_schedule(
+        &self,
+        _: Request<v1::DescribeScheduleRequest>,
+    ) -> Result<Response<v1::DescribeScheduleResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn list_schedules(
+        &self,
+        _: Request<v1::ListSchedulesRequest>,
+    ) -> Result<Response<v1::ListSchedulesResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn preview_schedule(
+        &self,
+        _: Request<v1::PreviewScheduleRequest>,
+    ) -> Result<Response<v1::PreviewScheduleResponse>, Status> {
         Err(Status::unimplemented("not scripted"))
     }
 }
@@ -295,6 +470,13 @@ pub fn delivery(sequence: u64, token: u64) -> v1::Delivery {
         lease_deadline_ms: i64::MAX,
         ..Default::default()
     }
+}
+
+/// What became of a message that is stored.
+pub fn stored(sequence: u64, duplicate: bool) -> v1::PublishResult {
+    let handle = v1::Handle { sequence, ..Default::default() };
+    let outcome = v1::PublishOutcome::Stored.into();
+    v1::PublishResult { handle: Some(handle), duplicate, outcome, ..Default::default() }
 }
 
 /// The status of a cluster led by `leader`, of which these are the members.

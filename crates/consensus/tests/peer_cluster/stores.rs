@@ -40,14 +40,14 @@ pub fn open(directory: &Path) -> (LogStore, StateMachine, PathBuf, Hold) {
 
 /// Makes the queue that [`message`] publishes to.
 pub fn queue() -> Proposal {
-    let settings = QueueSettings { lease_timeout_ms: 30_000, delivery_limit: 0 };
+    let settings = QueueSettings { lease_timeout_ms: 30_000, ..QueueSettings::default() };
     propose(Command::DeclareQueue(DeclareQueue { queue: QUEUE.to_owned(), settings }))
 }
 
 /// One message with this body.
 pub fn message(body: impl Into<Bytes>) -> Proposal {
     let content = Content { body: body.into(), ..Content::default() };
-    let message = PublishMessage { queue: QUEUE.to_owned(), content, ..PublishMessage::default() };
+    let message = PublishMessage { routing_key: QUEUE.to_owned(), content, ..PublishMessage::default() };
     propose(Command::Publish(Publish { messages: vec![message], producer: None }))
 }
 

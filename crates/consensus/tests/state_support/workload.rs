@@ -122,7 +122,7 @@ impl Writer {
         match self.random.below(100) {
             0..10 => Command::DeclareQueue(DeclareQueue {
                 queue,
-                settings: QueueSettings { lease_timeout_ms: 200, delivery_limit: 3 },
+                settings: QueueSettings { lease_timeout_ms: 200, delivery_limit: 3, ..QueueSettings::default() },
             }),
             10 => Command::DeleteQueue(DeleteQueue { queue, if_empty: false, if_unused: false }),
             11..50 => self.publish(),
@@ -153,13 +153,14 @@ impl Writer {
         let body = Bytes::from(vec![self.random.below(256) as u8; length]);
         let or_zero = |chance: u64, value: u64| if chance == 0 { value } else { 0 };
         PublishMessage {
-            queue: QUEUES[self.random.below(3) as usize].to_owned(),
+            routing_key: QUEUES[self.random.below(3) as usize].to_owned(),
             content: Content { body, ..Content::default() },
             priority: or_zero(self.random.below(3), 9) as u32,
             delay_ms: or_zero(self.random.below(2), self.random.below(500)),
             deliver_at_ms: or_zero(self.random.below(6), self.clock_ms + self.random.below(300)),
             ttl_ms: or_zero(self.random.below(3), 1 + self.random.below(300)),
             expire_at_ms: or_zero(self.random.below(6), self.clock_ms + self.random.below(600)),
+            ..PublishMessage::default()
         }
     }
 
@@ -194,7 +195,7 @@ impl Writer {
         let (queue, lease) = self.leases.swap_remove(position);
         let (queue, leases) = (QUEUES[queue].to_owned(), vec![lease]);
         match self.random.below(4) {
-            0 => Command::Nack(Nack { queue, leases, delay_ms: self.random.below(2) * 100 }),
+            0 => Command::Nack(Nack { queue, leases, delay_ms: self.random.below(2) * 100, ..Nack::default() }),
             1 => Command::Extend(Extend { queue, leases, lease_timeout_ms: 400 }),
             _ => Command::Ack(Ack { queue, leases }),
         }

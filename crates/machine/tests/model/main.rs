@@ -3,9 +3,17 @@
 //! `PROPTEST_CASES` sets how many cases are tried.
 
 mod compare;
+mod deaths;
 mod lifecycle;
+mod publish;
+mod queues;
 mod reference;
+mod revise;
+mod routing;
+mod schedules;
 mod sessions;
+mod store;
+mod views;
 #[path = "../workload/mod.rs"]
 mod workload;
 
@@ -52,12 +60,12 @@ proptest! {
 }
 
 fn declare(queue: &str) -> Command {
-    let settings = QueueSettings { lease_timeout_ms: 1000, delivery_limit: 0 };
+    let settings = QueueSettings { lease_timeout_ms: 1000, ..QueueSettings::default() };
     Command::DeclareQueue(DeclareQueue { queue: queue.into(), settings })
 }
 
 fn publish(queue: &str, delay_ms: u64, producer: Option<(&str, u64)>) -> Command {
-    let message = PublishMessage { queue: queue.into(), delay_ms, ..PublishMessage::default() };
+    let message = PublishMessage { routing_key: queue.into(), delay_ms, ..PublishMessage::default() };
     let producer = producer.map(|(id, sequence)| ProducerSequence { producer_id: id.into(), sequence });
     Command::Publish(Publish { messages: vec![message], producer })
 }

@@ -1,11 +1,11 @@
 //! What the machine is to do, said as plainly as it can be: plain structs, and every question answered by
 //! looking at everything. It shares nothing with the machine but the types of commands and replies.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dwell_machine::{
-    CloseReason, Command, DeclareQueue, DeleteQueue, Delivery, Effect, MessageRecord, QueueSettings, Receive, Refusal,
-    Reply,
+    Binding, Command, Counts, Death, DeathReason, DeclareExchange, Effect, FiringRecord, MessageRecord, QueueSettings,
+    Refusal, Reply, ScheduleDefinition, Totals,
 };
 
 /// A queue in sight.
@@ -18,26 +18,12 @@ pub struct Queue {
     pub totals: Totals,
     /// The consumer that got the last lease.
     pub last_served: u64,
-}
-
-/// What happened in a queue since it was declared.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Totals {
-    pub published: u64,
-    pub delivered: u64,
-    pub acknowledged: u64,
-    pub returned: u64,
-    pub expired: u64,
-    pub exhausted: u64,
-}
-
-/// A queue's messages by state.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
-    pub scheduled: u64,
-    pub ready: u64,
-    pub leased: u64,
-    pub bytes: u64,
+    /// When it was last declared, updated, received from, or left by its last consumer.
+    pub last_used_ms: u64,
+    /// With a single active consumer: which; 0: none.
+    pub active_consumer: u64,
+    /// Of each ordering group that has one: the message whose turn it is.
+    pub current: BTreeMap<String, u64>,
 }
 
 /// Where a message stands.
@@ -53,10 +39,24 @@ pub enum Place {
 pub struct Message {
     pub queue: u64,
     pub record: MessageRecord,
-    /// Its position among the ready ones; moved by a nack with delay, while the record's stays.
+    /// Its position among the ready ones; moved by a delay or a new due time, while the record's stays.
     pub ready_at_ms: u64,
+    /// 0: never. Moved by a new due time, while the record's stays.
+    pub expires_at_ms: u64,
     pub delivery_count: u32,
     pub place: Place,
+    /// Where, why and by which exchange it died for the first time.
+    pub first_death: Option<Death>,
+}
+
+/// A message that died and is to become a dead letter.
+#[derive(Debug, Clone)]
+pub struct Dead {
+    pub message: Message,
+    pub reason: DeathReason,
+    /// Its queue's, which may be gone when the death is worked off.
+    pub name: String,
+    pub settings: QueueSettings,
 }
 
 /// A consumer, attached or within its session timeout.
@@ -71,13 +71,37 @@ pub struct Consumer {
     pub session_deadline_ms: Option<u64>,
 }
 
+/// A producer that was not forgotten.
+#[derive(Debug, Default, Clone)]
+pub struct Producer {
+    /// Every outcome that it ever got.
+    pub outcomes: Vec<Reply>,
+    pub last_seen_ms: u64,
+}
+
+/// A schedule.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    pub id: u64,
+    pub definition: ScheduleDefinition,
+    pub paused: bool,
+    pub next_due_ms: Option<u64>,
+    /// When it had no due time any more.
+    pub finished_at_ms: u64,
+    pub misfires: u32,
+    /// How often it fired, and how often it skipped what was missed.
+    pub fired: u64,
+    pub skipped: u64,
+    pub history: Vec<FiringRecord>,
+}
+
 /// What came of one entry.
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub replies: Vec<Reply>,
     /// Deliveries and closed consumers, in order; deliveries without their message.
     pub effects: Vec<Effect>,
-    /// Queues that have messages which became ready in this entry and still wait: they must be woken.
+    /// Queues that have messages which came to their turn in this entry and still wait: they must be woken.
     pub wakes_required: BTreeSet<u64>,
     /// Queues in which messages waited when others had come or come back in this entry: they may be.
     pub wakes_allowed: BTreeSet<u64>,
@@ -88,21 +112,34 @@ pub struct Outcome {
 #[derive(Debug, Default, Clone)]
 pub struct Reference {
     pub now_ms: u64,
+    /// Ascending by id.
     pub queues: Vec<Queue>,
     /// By sequence.
     pub messages: BTreeMap<u64, Message>,
     /// By key.
     pub consumers: BTreeMap<u64, Consumer>,
-    /// Every outcome that each producer ever got.
-    pub producers: BTreeMap<String, Vec<Reply>>,
+    pub producers: BTreeMap<String, Producer>,
+    pub exchanges: BTreeMap<String, DeclareExchange>,
+    /// By number, in the order in which they were bound.
+    pub bindings: BTreeMap<u64, Binding>,
+    pub schedules: BTreeMap<String, Schedule>,
+    /// Queue and `dedupe_id` to the first message and the time until which it is remembered.
+    pub dedupe: BTreeMap<(u64, String), (u64, u64)>,
     pub last_queue: u64,
     pub last_sequence: u64,
     pub last_token: u64,
     pub last_consumer: u64,
+    pub last_binding: u64,
+    pub last_schedule: u64,
+    pub deaths: VecDeque<Dead>,
     pub effects: Vec<Effect>,
     pub released_due_ms: Vec<u64>,
     /// Sequences that became ready in this entry.
     pub fresh: BTreeSet<u64>,
+    /// Those that could have been delivered before this entry.
+    waited_before: BTreeSet<u64>,
+    /// Queues in which a message of a group ended in this command: another one's turn may have come, and passed.
+    pub turns_ended: BTreeSet<u64>,
     pub wakes_allowed: BTreeSet<u64>,
 }
 
@@ -111,42 +148,107 @@ impl Reference {
     pub fn apply(&mut self, at_ms: u64, commands: &[Command]) -> Outcome {
         self.now_ms = self.now_ms.max(at_ms);
         self.fresh.clear();
-        let replies = commands.iter().map(|command| self.command(command)).collect();
-        let waits = |sequence: &&u64| self.messages.get(sequence).is_some_and(|message| message.place == Place::Ready);
+        self.waited_before = self.waiting();
+        let mut replies = Vec::new();
+        for command in commands {
+            replies.push(self.command(command).unwrap_or_else(Reply::Refused));
+            self.work_off();
+        }
+        // A queue with a single active consumer has no receive calls that could be woken.
+        let lasting = |sequence: &u64| {
+            let single = self.queue(self.messages[sequence].queue).settings.single_active_consumer;
+            !single && !self.is_over(*sequence)
+        };
+        let come = self.come_to_turn().into_iter().filter(lasting);
         Outcome {
             replies,
-            wakes_required: self.fresh.iter().filter(waits).map(|sequence| self.messages[sequence].queue).collect(),
+            wakes_required: come.map(|sequence| self.messages[&sequence].queue).collect(),
             wakes_allowed: std::mem::take(&mut self.wakes_allowed),
             effects: std::mem::take(&mut self.effects),
             released_due_ms: std::mem::take(&mut self.released_due_ms),
         }
     }
 
-    fn command(&mut self, command: &Command) -> Reply {
+    fn command(&mut self, command: &Command) -> Result<Reply, Refusal> {
         match command {
             Command::DeclareQueue(declare) => self.declare(declare),
+            Command::UpdateQueue(update) => self.update(update),
             Command::DeleteQueue(delete) => self.delete(delete),
             Command::Publish(publish) => self.publish(publish),
+            Command::Transact(transact) => self.transact(transact),
             Command::Attach(attach) => self.attach(attach),
-            Command::Detach(detach) => self.detach(detach),
-            Command::SetCredit(credit) => self.set_credit(credit),
+            Command::Detach(detach) => Ok(self.detach(detach)),
+            Command::SetCredit(credit) => Ok(self.set_credit(credit)),
             Command::Receive(receive) => self.receive(receive),
             Command::Ack(ack) => self.ack(ack),
             Command::Nack(nack) => self.nack(nack),
             Command::Extend(extend) => self.extend(extend),
-            Command::Release(_) => self.release(),
-            Command::DetachAll(_) => self.detach_all(),
+            Command::Release(_) => Ok(self.release()),
+            Command::DetachAll(_) => Ok(self.detach_all()),
+            Command::DeclareExchange(declare) => self.declare_exchange(declare),
+            Command::DeleteExchange(delete) => self.delete_exchange(delete),
+            Command::Bind(binding) => self.bind(binding),
+            Command::Unbind(unbind) => self.unbind(&unbind.binding),
+            Command::Revise(revise) => self.revise(revise),
+            Command::ReviseById(revise) => self.revise_by_id(revise),
+            Command::ReviseMatching(revise) => self.revise_matching(revise),
+            Command::DeclareSchedule(declare) => self.declare_schedule(declare),
+            Command::DeleteSchedule(delete) => self.delete_schedule(delete),
+            Command::ControlSchedule(control) => self.control_schedule(control),
         }
     }
 
-    /// The id of the queue of this name.
-    pub fn find(&self, name: &str) -> Result<u64, Reply> {
-        let queue = self.queues.iter().find(|queue| queue.name == name);
-        queue.map(|queue| queue.id).ok_or_else(|| Reply::Refused(Refusal::QueueNotFound { queue: name.into() }))
+    /// Works off the deaths and lets the queues deliver, until neither is left to do.
+    fn work_off(&mut self) {
+        loop {
+            while let Some(dead) = self.deaths.pop_front() {
+                self.bury(&dead);
+            }
+            let queues: Vec<u64> = self.queues.iter().map(|queue| queue.id).collect();
+            for queue in queues {
+                self.dispatch(queue);
+            }
+            let come: Vec<u64> = self.come_to_turn().iter().map(|sequence| self.messages[sequence].queue).collect();
+            self.wakes_allowed.extend(come);
+            for queue in std::mem::take(&mut self.turns_ended) {
+                if self.queues.iter().any(|at| at.id == queue) {
+                    self.allow_wake(queue);
+                }
+            }
+            if self.deaths.is_empty() {
+                return;
+            }
+        }
     }
 
-    pub fn queue(&mut self, id: u64) -> &mut Queue {
+    /// Messages that could be delivered if anybody asked.
+    fn waiting(&self) -> BTreeSet<u64> {
+        let open = self.queues.iter().filter(|queue| !queue.settings.paused);
+        open.flat_map(|queue| self.eligible(queue.id)).collect()
+    }
+
+    /// Of those: the ones that could not before this entry, or came back in it.
+    fn come_to_turn(&self) -> Vec<u64> {
+        let is_new = |sequence: &u64| self.fresh.contains(sequence) || !self.waited_before.contains(sequence);
+        self.waiting().into_iter().filter(is_new).collect()
+    }
+
+    /// The id of the queue of this name.
+    pub fn find(&self, name: &str) -> Result<u64, Refusal> {
+        let queue = self.queues.iter().find(|queue| queue.name == name);
+        queue.map(|queue| queue.id).ok_or_else(|| Refusal::QueueNotFound { queue: name.into() })
+    }
+
+    pub fn queue(&self, id: u64) -> &Queue {
+        self.queues.iter().find(|queue| queue.id == id).expect("messages and consumers go with their queue")
+    }
+
+    pub fn queue_mut(&mut self, id: u64) -> &mut Queue {
         self.queues.iter_mut().find(|queue| queue.id == id).expect("messages and consumers go with their queue")
+    }
+
+    pub fn totals(&mut self, queue: u64) -> &mut Totals {
+        &mut self.queue_mut(queue).totals
     }
 
     pub fn message(&mut self, sequence: u64) -> &mut Message {
@@ -167,6 +269,11 @@ impl Reference {
         counts
     }
 
+    /// How many messages a queue has, in any state.
+    pub fn total(&self, queue: u64) -> u64 {
+        self.messages.values().filter(|message| message.queue == queue).count() as u64
+    }
+
     /// How many consumers a queue has.
     pub fn consumer_count(&self, queue: u64) -> u64 {
         self.consumers.values().filter(|consumer| consumer.queue == queue).count() as u64
@@ -178,144 +285,18 @@ impl Reference {
         self.messages.iter().filter(|(_, message)| held(message)).map(|(sequence, _)| *sequence).collect()
     }
 
-    fn declare(&mut self, declare: &DeclareQueue) -> Reply {
-        if let Some(queue) = self.queues.iter().find(|queue| queue.name == declare.queue) {
-            let differs = |field| Reply::Refused(Refusal::QueueDiffers { queue: declare.queue.clone(), field });
-            if queue.settings.lease_timeout_ms != declare.settings.lease_timeout_ms {
-                return differs("lease_timeout_ms");
-            }
-            if queue.settings.delivery_limit != declare.settings.delivery_limit {
-                return differs("delivery_limit");
-            }
-            return Reply::QueueDeclared { created: false };
-        }
-        self.last_queue += 1;
-        self.queues.push(Queue {
-            id: self.last_queue,
-            name: declare.queue.clone(),
-            settings: declare.settings.clone(),
-            created_at_ms: self.now_ms,
-            totals: Totals::default(),
-            last_served: 0,
-        });
-        Reply::QueueDeclared { created: true }
+    /// Takes a message away: its group's turn is over.
+    pub fn take_away(&mut self, sequence: u64) -> Message {
+        self.give_up_turn(sequence);
+        self.messages.remove(&sequence).expect("asked only for messages that are there")
     }
 
-    fn delete(&mut self, delete: &DeleteQueue) -> Reply {
-        let id = match self.find(&delete.queue) {
-            Ok(id) => id,
-            Err(refusal) => return refusal,
-        };
-        let counts = self.counts(id);
-        let messages = counts.scheduled + counts.ready + counts.leased;
-        let consumers = self.consumer_count(id);
-        if delete.if_empty && messages > 0 {
-            return Reply::Refused(Refusal::QueueNotEmpty { queue: delete.queue.clone(), messages });
-        }
-        if delete.if_unused && consumers > 0 {
-            return Reply::Refused(Refusal::QueueInUse { queue: delete.queue.clone(), consumers });
-        }
-        for (&consumer, session) in self.consumers.iter().filter(|(_, session)| session.queue == id) {
-            if session.session_deadline_ms.is_none() {
-                let (attachment, reason) = (session.attachment, CloseReason::QueueDeleted);
-                self.effects.push(Effect::CloseConsumer { consumer, attachment, reason });
-            }
-        }
-        self.consumers.retain(|_, consumer| consumer.queue != id);
-        self.messages.retain(|_, message| message.queue != id);
-        self.queues.retain(|queue| queue.id != id);
-        Reply::QueueDeleted { messages }
-    }
-
-    fn receive(&mut self, receive: &Receive) -> Reply {
-        let queue = match self.find(&receive.queue) {
-            Ok(id) => id,
-            Err(refusal) => return refusal,
-        };
-        let mut deliveries = Vec::new();
-        while deliveries.len() < receive.messages_max as usize {
-            let Some(sequence) = self.first_lasting(queue) else { break };
-            deliveries.push(self.lease(sequence, 0, receive.lease_timeout_ms));
-        }
-        Reply::Received { queue, deliveries }
-    }
-
-    /// The ready message that is to be delivered next.
-    pub fn first_ready(&self, queue: u64) -> Option<u64> {
-        let ready = |message: &Message| message.queue == queue && message.place == Place::Ready;
-        let position = |sequence: u64, message: &Message| {
-            (std::cmp::Reverse(message.record.priority), message.ready_at_ms, sequence)
-        };
-        let first = self.messages.iter().filter(|(_, message)| ready(message));
-        first.min_by_key(|(sequence, message)| position(**sequence, message)).map(|(sequence, _)| *sequence)
-    }
-
-    /// The same, once those before it are dropped whose time is over: a pulse need not have come for them.
-    fn first_lasting(&mut self, queue: u64) -> Option<u64> {
-        while let Some(sequence) = self.first_ready(queue) {
-            if !self.is_over(sequence) {
-                return Some(sequence);
-            }
-            self.expire(sequence);
-        }
-        None
-    }
-
-    /// Leases a message to a consumer, or to nobody (0); a timeout of 0 is the queue's.
-    pub fn lease(&mut self, sequence: u64, consumer: u64, timeout_ms: u64) -> Delivery {
-        self.last_token += 1;
-        let (now_ms, token) = (self.now_ms, self.last_token);
+    /// Another message of the group may be delivered.
+    pub fn give_up_turn(&mut self, sequence: u64) {
         let queue = self.messages[&sequence].queue;
-        self.queue(queue).totals.delivered += 1;
-        let timeout_ms = if timeout_ms == 0 { self.queue(queue).settings.lease_timeout_ms } else { timeout_ms };
-        self.message(sequence).place = Place::Leased { token, consumer, deadline_ms: now_ms + timeout_ms };
-        self.delivery(sequence)
-    }
-
-    /// A leased message as its consumer is told of it.
-    pub fn delivery(&self, sequence: u64) -> Delivery {
-        let message = &self.messages[&sequence];
-        let Place::Leased { token, deadline_ms, .. } = message.place else {
-            panic!("message {sequence} is not leased: {message:?}");
-        };
-        Delivery {
-            queue: message.queue,
-            sequence,
-            token,
-            delivery_count: message.delivery_count,
-            ready_at_ms: message.ready_at_ms,
-            deadline_ms,
-            message: None,
-        }
-    }
-
-    /// Leases ready messages while anybody can take one.
-    pub fn dispatch(&mut self, queue: u64) {
-        while let Some(consumer) = self.next_taker(queue) {
-            let Some(sequence) = self.first_lasting(queue) else { break };
-            self.queue(queue).last_served = consumer;
-            let (attachment, delivery) = (self.consumers[&consumer].attachment, self.lease(sequence, consumer, 0));
-            self.effects.push(Effect::Deliver { consumer, attachment, delivery });
-        }
-    }
-
-    /// The consumer whose turn it is, of those that may hold one more.
-    fn next_taker(&self, queue: u64) -> Option<u64> {
-        let last_served = self.queues.iter().find(|at| at.id == queue)?.last_served;
-        let takes = |key: u64, consumer: &Consumer| {
-            consumer.queue == queue
-                && consumer.session_deadline_ms.is_none()
-                && (self.held_by(key).len() as u64) < consumer.credit
-        };
-        let takers = self.consumers.iter().filter(|(key, consumer)| takes(**key, consumer)).map(|(key, _)| *key);
-        takers.min_by_key(|key| (*key <= last_served, *key))
-    }
-
-    /// Dispatches after messages came, or came back, which is when waiting receive calls may have to be woken.
-    pub fn dispatch_returned(&mut self, queue: u64) {
-        self.dispatch(queue);
-        if self.messages.values().any(|message| message.queue == queue && message.place == Place::Ready) {
-            self.wakes_allowed.insert(queue);
+        self.queue_mut(queue).current.retain(|_, current| *current != sequence);
+        if !self.messages[&sequence].record.group.is_empty() {
+            self.turns_ended.insert(queue);
         }
     }
 }

@@ -2,14 +2,12 @@
 
 use dwell_machine::{Attach, CloseReason, Detach, Effect, Lease, Refusal, Reply, SetCredit};
 
-use crate::reference::{Consumer, Place, Reference};
+use crate::lifecycle::Return;
+use crate::reference::{Consumer, Reference};
 
 impl Reference {
-    pub fn attach(&mut self, attach: &Attach) -> Reply {
-        let queue = match self.find(&attach.queue) {
-            Ok(id) => id,
-            Err(refusal) => return refusal,
-        };
+    pub fn attach(&mut self, attach: &Attach) -> Result<Reply, Refusal> {
+        let queue = self.find(&attach.queue)?;
         let existing = self.consumers.iter().find(|(_, consumer)| consumer.consumer_id == attach.consumer_id);
         let existing = existing.map(|(key, consumer)| (*key, consumer.clone()));
         if let Some((_, consumer)) = &existing
@@ -17,7 +15,7 @@ impl Reference {
         {
             let other = self.queue(consumer.queue).name.clone();
             let consumer_id = attach.consumer_id.clone();
-            return Reply::Refused(Refusal::ConsumerOfAnotherQueue { consumer_id, queue: other });
+            return Err(Refusal::ConsumerOfAnotherQueue { consumer_id, queue: other });
         }
         let attachment = attach.attachment;
         let resumed = existing.is_some();
@@ -43,9 +41,10 @@ impl Reference {
             session_deadline_ms: None,
         };
         self.consumers.insert(consumer, session);
+        self.elect(queue);
         let lost = self.resume_leases(consumer, attachment, &attach.holding);
         self.dispatch(queue);
-        Reply::Attached { consumer, resumed, lost }
+        Ok(Reply::Attached { consumer, resumed, lost })
     }
 
     /// Delivers again what the client does not hold, and lists what it holds no more.
@@ -70,7 +69,7 @@ impl Reference {
             && consumer.session_deadline_ms.is_none()
         {
             if detach.close {
-                self.close(detach.consumer);
+                self.close(detach.consumer, Return::Close);
             } else {
                 consumer.session_deadline_ms = Some(now_ms + consumer.session_timeout_ms);
             }
@@ -94,13 +93,30 @@ impl Reference {
         Reply::Done
     }
 
+    /// Where one consumer gets everything: makes it the one that came first, if there is none.
+    fn elect(&mut self, queue: u64) {
+        let attached = |consumer: &Consumer| consumer.queue == queue && consumer.session_deadline_ms.is_none();
+        let first = self.consumers.iter().find(|(_, consumer)| attached(consumer)).map(|(key, _)| *key);
+        let queue = self.queue_mut(queue);
+        if queue.settings.single_active_consumer && queue.active_consumer == 0 {
+            queue.active_consumer = first.unwrap_or(0);
+        }
+    }
+
     /// Ends a consumer: its leases return, then others take them.
-    pub fn close(&mut self, consumer: u64) {
+    pub fn close(&mut self, consumer: u64, how: Return) {
         let held = self.held_by(consumer);
         let Some(gone) = self.consumers.remove(&consumer) else { return };
+        let now_ms = self.now_ms;
+        if self.consumer_count(gone.queue) == 0 {
+            self.queue_mut(gone.queue).last_used_ms = now_ms;
+        }
+        if self.queue(gone.queue).active_consumer == consumer {
+            self.queue_mut(gone.queue).active_consumer = 0;
+            self.elect(gone.queue);
+        }
         for sequence in &held {
-            debug_assert!(matches!(self.messages[sequence].place, Place::Leased { .. }));
-            self.give_back(*sequence, 0);
+            self.give_back(*sequence, how);
         }
         if held.is_empty() {
             self.dispatch(gone.queue);

@@ -5,9 +5,12 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use dwell_machine::{
-    Ack, Attach, Command, Content, DeclareQueue, DeleteQueue, Detach, DetachAll, Extend, Lease, Nack, ProducerSequence,
-    Publish, PublishMessage, QueueSettings, Receive, Release, SetCredit,
+    Ack, Attach, Backoff, BackoffKind, Command, Content, DeadLetter, DeclareQueue, DeleteQueue, Detach, DetachAll,
+    Extend, Lease, Nack, Overflow, ProducerSequence, Publish, PublishMessage, QueueSettings, Receive, Release,
+    SetCredit, Transact, UpdateQueue,
 };
+
+use crate::plans;
 
 /// What is known of the consumers by their ids.
 #[derive(Debug, Default)]
@@ -19,7 +22,7 @@ pub struct Names {
 }
 
 /// A line's words: bare ones in order, and `key=value` pairs.
-struct Words<'a> {
+pub struct Words<'a> {
     bare: std::vec::IntoIter<&'a str>,
     pairs: BTreeMap<&'a str, &'a str>,
 }
@@ -30,21 +33,48 @@ impl<'a> Words<'a> {
         Self { bare: bare.into_iter(), pairs: pairs.into_iter().filter_map(|pair| pair.split_once('=')).collect() }
     }
 
-    fn next(&mut self, what: &str) -> Result<&'a str, String> {
+    pub fn next(&mut self, what: &str) -> Result<&'a str, String> {
         self.bare.next().ok_or_else(|| format!("the {what} is missing"))
     }
 
-    fn number<N: FromStr>(&mut self, key: &str, default: N) -> Result<N, String> {
+    pub fn number<N: FromStr>(&mut self, key: &str, default: N) -> Result<N, String> {
         self.pairs.remove(key).map_or(Ok(default), |value| number(value))
     }
 
     /// True if the bare word comes next.
-    fn flag(&mut self, word: &str) -> bool {
+    pub fn flag(&mut self, word: &str) -> bool {
         let is_next = self.bare.as_slice().first() == Some(&word);
         if is_next {
             self.bare.next();
         }
         is_next
+    }
+
+    /// The value of a key, if it is there.
+    pub fn text(&mut self, key: &str) -> Option<String> {
+        self.pairs.remove(key).map(str::to_owned)
+    }
+
+    /// The value that one of these names stands for.
+    pub fn one_of<T: Copy>(&mut self, key: &str, values: &[(&str, T)], default: T) -> Result<T, String> {
+        let Some(given) = self.pairs.remove(key) else { return Ok(default) };
+        let found = values.iter().find(|(name, _)| *name == given);
+        found.map(|(_, value)| *value).ok_or_else(|| format!("`{given}` is no {key}"))
+    }
+
+    /// `NAME:VALUE,NAME:VALUE`.
+    pub fn headers(&mut self) -> Result<BTreeMap<String, String>, String> {
+        let text = self.pairs.remove("headers").unwrap_or_default();
+        let header = |pair: &str| {
+            let (name, value) = pair.split_once(':').ok_or_else(|| format!("`{pair}` is not NAME:VALUE"))?;
+            Ok((name.to_owned(), value.to_owned()))
+        };
+        text.split(',').filter(|pair| !pair.is_empty()).map(header).collect()
+    }
+
+    /// All bare words that are left, as numbers.
+    pub fn numbers(&mut self) -> Result<Vec<u64>, String> {
+        self.bare.by_ref().map(number).collect()
     }
 
     fn leases(&mut self) -> Result<Vec<Lease>, String> {
@@ -59,7 +89,7 @@ impl<'a> Words<'a> {
     }
 }
 
-fn number<N: FromStr>(text: &str) -> Result<N, String> {
+pub fn number<N: FromStr>(text: &str) -> Result<N, String> {
     text.parse().map_err(|_| format!("`{text}` is not a number in range"))
 }
 
@@ -71,17 +101,23 @@ fn lease(text: &str) -> Result<Lease, String> {
 
 /// Reads one command:
 ///
-/// - `declare QUEUE [lease_timeout=MS] [delivery_limit=N]`
+/// - `declare QUEUE [SETTING...]`: `lease_timeout=MS`, `delivery_limit=N`, `default_delay=MS`, `ttl=MS`, `idle=MS`,
+///   `messages_max=N`, `bytes_max=N`, `overflow=reject|drop|dead-letter`, `dead_letter=[EXCHANGE]/[KEY]`,
+///   `priority_max=N`, `dedupe=MS`, `backoff=fixed|linear|exponential/BASE/CAP`, `aging=MS`, `single`, `paused`
+/// - `update QUEUE FIELD [SETTING...]`: one field, by its full name
 /// - `delete QUEUE [if_empty] [if_unused]`
 /// - `publish QUEUE BODY [copies=N] [priority=N] [delay=MS] [deliver_at=MS] [ttl=MS] [expire_at=MS]
-///   [producer=ID/SEQUENCE]`
+///   [producer=ID/SEQUENCE] [exchange=NAME] [dedupe=ID] [group=NAME] [id=ID] [headers=NAME:VALUE,...] [mandatory]
+///   [immediate]`: with an exchange, the queue is the routing key
+/// - `transact QUEUE SEQUENCE/TOKEN... then QUEUE BODY ...`: acknowledges, and publishes as `publish` does
 /// - `attach QUEUE CONSUMER [credit=N] [session_timeout=MS] [SEQUENCE/TOKEN...]`: the leases are those it holds
 /// - `detach CONSUMER [attachment=N]`, `close CONSUMER [attachment=N]`: the stream breaks, the client closes
 /// - `credit CONSUMER N`
 /// - `receive QUEUE [max=N] [lease_timeout=MS]`
-/// - `ack QUEUE SEQUENCE/TOKEN...`, `nack QUEUE SEQUENCE/TOKEN... [delay=MS]`,
+/// - `ack QUEUE SEQUENCE/TOKEN...`, `nack QUEUE [reject] [immediate] SEQUENCE/TOKEN... [delay=MS]`,
 ///   `extend QUEUE SEQUENCE/TOKEN... [lease_timeout=MS]`
 /// - `release`, `detach-all`
+/// - the commands about exchanges, revisions and schedules: see [`plans::parse`]
 pub fn parse(line: &str, names: &mut Names) -> Result<Command, String> {
     let mut words = Words::new(line);
     let verb = words.next("command")?;
@@ -92,7 +128,7 @@ pub fn parse(line: &str, names: &mut Names) -> Result<Command, String> {
             if_empty: words.flag("if_empty"),
             if_unused: words.flag("if_unused"),
         }),
-        "publish" => publish(&mut words)?,
+        "publish" => Command::Publish(publication(&mut words)?),
         "attach" => attach(&mut words, names)?,
         "detach" | "close" => {
             let (consumer, attachment) = session(&mut words, names)?;
@@ -110,8 +146,15 @@ pub fn parse(line: &str, names: &mut Names) -> Result<Command, String> {
             lease_timeout_ms: words.number("lease_timeout", 0)?,
         }),
         "ack" => Command::Ack(Ack { queue: words.next("queue")?.into(), leases: words.leases()? }),
+        "update" => {
+            let (queue, field) = (words.next("queue")?.into(), words.next("field")?.into());
+            Command::UpdateQueue(UpdateQueue { queue, fields: vec![field], settings: settings(&mut words)? })
+        }
+        "transact" => transact(&mut words)?,
         "nack" => Command::Nack(Nack {
             queue: words.next("queue")?.into(),
+            reject: words.flag("reject"),
+            immediate: words.flag("immediate"),
             leases: words.leases()?,
             delay_ms: words.number("delay", 0)?,
         }),
@@ -122,38 +165,100 @@ pub fn parse(line: &str, names: &mut Names) -> Result<Command, String> {
         }),
         "release" => Command::Release(Release {}),
         "detach-all" => Command::DetachAll(DetachAll {}),
-        verb => return Err(format!("`{verb}` is not a command")),
+        verb => plans::parse(verb, &mut words)?,
     };
     words.finish()?;
     Ok(command)
 }
 
 fn declare(words: &mut Words) -> Result<Command, String> {
-    Ok(Command::DeclareQueue(DeclareQueue {
-        queue: words.next("queue")?.into(),
-        settings: QueueSettings {
-            lease_timeout_ms: words.number("lease_timeout", 1000)?,
-            delivery_limit: words.number("delivery_limit", 0)?,
-        },
-    }))
+    Ok(Command::DeclareQueue(DeclareQueue { queue: words.next("queue")?.into(), settings: settings(words)? }))
 }
 
-fn publish(words: &mut Words) -> Result<Command, String> {
-    let message = PublishMessage {
-        queue: words.next("queue")?.into(),
-        content: Content { body: Bytes::from(words.next("body")?.to_owned()), ..Content::default() },
+fn settings(words: &mut Words) -> Result<QueueSettings, String> {
+    let overflows =
+        [("reject", Overflow::Reject), ("drop", Overflow::DropHead), ("dead-letter", Overflow::DeadLetterHead)];
+    let dead_letter = words.pairs.remove("dead_letter").map(|letter| {
+        let (exchange, key) = letter.split_once('/').ok_or("the dead letter is not EXCHANGE/KEY")?;
+        let routing_key = (!key.is_empty()).then(|| key.to_owned());
+        Ok::<_, String>(DeadLetter { exchange: exchange.into(), routing_key })
+    });
+    let priority_max = words.pairs.remove("priority_max").map(number);
+    Ok(QueueSettings {
+        lease_timeout_ms: words.number("lease_timeout", 1000)?,
+        delivery_limit: words.number("delivery_limit", 0)?,
+        default_delay_ms: words.number("default_delay", 0)?,
+        message_ttl_ms: words.number("ttl", 0)?,
+        idle_ttl_ms: words.number("idle", 0)?,
+        messages_max: words.number("messages_max", 0)?,
+        bytes_max: words.number("bytes_max", 0)?,
+        overflow: words.one_of("overflow", &overflows, Overflow::Reject)?.into(),
+        dead_letter: dead_letter.transpose()?,
+        priority_max: priority_max.transpose()?,
+        dedupe_window_ms: words.number("dedupe", 0)?,
+        backoff: words.pairs.remove("backoff").map(backoff).transpose()?,
+        aging_ms: words.number("aging", 0)?,
+        single_active_consumer: words.flag("single"),
+        paused: words.flag("paused"),
+    })
+}
+
+fn backoff(text: &str) -> Result<Backoff, String> {
+    let [kind, base, cap] = text.split('/').collect::<Vec<_>>()[..] else {
+        return Err(format!("`{text}` is not KIND/BASE/CAP"));
+    };
+    let kind = match kind {
+        "fixed" => BackoffKind::Fixed,
+        "linear" => BackoffKind::Linear,
+        "exponential" => BackoffKind::Exponential,
+        kind => return Err(format!("`{kind}` is no kind of backoff")),
+    };
+    Ok(Backoff { kind: kind.into(), base_ms: number(base)?, cap_ms: number(cap)?, jitter_percent: 0 })
+}
+
+/// A message: its key and body, and what else is said of it.
+pub fn message(words: &mut Words) -> Result<PublishMessage, String> {
+    Ok(PublishMessage {
+        routing_key: words.next("queue")?.into(),
+        content: Content {
+            body: Bytes::from(words.next("body")?.to_owned()),
+            headers: words.headers()?,
+            message_id: words.text("id").unwrap_or_default(),
+            ..Content::default()
+        },
         priority: words.number("priority", 0)?,
         delay_ms: words.number("delay", 0)?,
         deliver_at_ms: words.number("deliver_at", 0)?,
         ttl_ms: words.number("ttl", 0)?,
         expire_at_ms: words.number("expire_at", 0)?,
-    };
+        exchange: words.text("exchange").unwrap_or_default(),
+        dedupe_id: words.text("dedupe").unwrap_or_default(),
+        group: words.text("group").unwrap_or_default(),
+        mandatory: words.flag("mandatory"),
+        immediate: words.flag("immediate"),
+    })
+}
+
+fn publication(words: &mut Words) -> Result<Publish, String> {
+    let message = message(words)?;
     let producer = words.pairs.remove("producer").map(|producer| {
         let (id, sequence) = producer.split_once('/').ok_or("the producer is not ID/SEQUENCE")?;
         Ok::<_, String>(ProducerSequence { producer_id: id.into(), sequence: number(sequence)? })
     });
     let copies = words.number("copies", 1)?;
-    Ok(Command::Publish(Publish { messages: vec![message; copies], producer: producer.transpose()? }))
+    Ok(Publish { messages: vec![message; copies], producer: producer.transpose()? })
+}
+
+fn transact(words: &mut Words) -> Result<Command, String> {
+    let queue = words.next("queue")?.into();
+    let mut leases = Vec::new();
+    loop {
+        match words.next("word `then`")? {
+            "then" => break,
+            word => leases.push(lease(word)?),
+        }
+    }
+    Ok(Command::Transact(Transact { acks: vec![Ack { queue, leases }], publish: publication(words)? }))
 }
 
 fn attach(words: &mut Words, names: &mut Names) -> Result<Command, String> {

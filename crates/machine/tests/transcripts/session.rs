@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use dwell_machine::{
-    Applied, CloseReason, Command, Delivery, Effect, Lease, Machine, MemoryStore, Reply, Table, read_message,
+    Applied, CloseReason, Command, Death, Delivery, Effect, FiringRecord, Lease, Machine, MemoryStore, PublishResult,
+    Reply, Table, read_message,
 };
 
 use crate::script::{Names, parse};
@@ -42,6 +43,7 @@ impl Session {
         let words: Vec<&str> = input[0].split_whitespace().collect();
         match (words.as_slice(), input.len()) {
             (["show", queue], 1) => self.show(queue),
+            (["schedule", name], 1) => Ok(self.schedule(name)),
             (["next"], 1) => Ok(self.next()),
             (["rows"], 1) => Ok(self.rows()),
             (["restart"], 1) => {
@@ -97,9 +99,25 @@ impl Session {
             Reply::QueueDeclared { created: true } => "queue declared".into(),
             Reply::QueueDeclared { created: false } => "queue declared already".into(),
             Reply::QueueDeleted { messages } => format!("queue deleted with {messages} messages"),
-            Reply::Published { sequences, duplicate } => {
-                format!("published {}{}", list(sequences), if *duplicate { " before" } else { "" })
+            Reply::Published { results, duplicate } => published(results, *duplicate),
+            Reply::ExchangeDeclared { created: true } => "exchange declared".into(),
+            Reply::ExchangeDeclared { created: false } => "exchange declared already".into(),
+            Reply::Bound { created: true } => "bound".into(),
+            Reply::Bound { created: false } => "bound already".into(),
+            Reply::Unbound { existed: true } => "unbound".into(),
+            Reply::Unbound { existed: false } => "was not bound".into(),
+            Reply::Revised { outcomes, has_more } => {
+                let outcomes = outcomes.iter().map(|(sequence, outcome)| format!("{sequence} {outcome:?}"));
+                let outcomes = outcomes.collect::<Vec<_>>().join(", ").to_lowercase();
+                format!("revised: {outcomes}{}", if *has_more { ", and there are more" } else { "" })
             }
+            Reply::RevisedMatching { examined, revised, leased, next } => {
+                let more = if next.is_some() { ", and there are more" } else { "" };
+                format!("revised {revised} of {examined}, {leased} are leased{more}")
+            }
+            Reply::ScheduleDeclared { created: true } => "schedule declared".into(),
+            Reply::ScheduleDeclared { created: false } => "schedule declared already".into(),
+            Reply::Triggered { firing } => format!("triggered: {}", fired(firing)),
             Reply::Attached { resumed, lost, .. } => {
                 format!("{}{}", if *resumed { "resumed" } else { "attached" }, lost_leases(lost))
             }
@@ -142,6 +160,7 @@ impl Session {
             Some(message) => Some((**message).clone()),
             None => read_message(&self.store, *queue, *sequence).map_err(|error| error.to_string())?,
         };
+        let deaths = stored.as_ref().map(|message| message.deaths.clone()).unwrap_or_default();
         let body = match stored {
             Some(message) => String::from_utf8_lossy(&message.content.body).into_owned(),
             None => self.bodies.get(sequence).cloned().ok_or("a delivered message is not in the store")?,
@@ -151,7 +170,8 @@ impl Session {
             0 => String::new(),
             count => format!(", returned {count}x"),
         };
-        Ok(format!("{sequence}/{token} {body}, ready {ready_at_ms}, until {deadline_ms}{returned}"))
+        let died: String = deaths.iter().map(death).collect();
+        Ok(format!("{sequence}/{token} {body}, ready {ready_at_ms}, until {deadline_ms}{returned}{died}"))
     }
 
     fn show(&self, name: &str) -> Result<String, String> {
@@ -167,8 +187,25 @@ impl Session {
             ("expired", totals.expired),
             ("exhausted", totals.exhausted),
         ];
-        let totals: Vec<String> = totals.iter().map(|(what, count)| format!("{what} {count}")).collect();
+        // What came with later versions is told only where it happened.
+        let rarer = [
+            ("rejected", queue.totals.rejected),
+            ("overflowed", queue.totals.overflowed),
+            ("recalled", queue.totals.recalled),
+            ("dead-lettered", queue.totals.dead_lettered),
+            ("refused", queue.totals.refused),
+            ("deduplicated", queue.totals.deduplicated),
+        ];
+        let totals = totals.into_iter().chain(rarer.into_iter().filter(|(_, count)| *count > 0));
+        let totals: Vec<String> = totals.map(|(what, count)| format!("{what} {count}")).collect();
         Ok(format!("{text}in total {}\n", totals.join(", ")))
+    }
+
+    fn schedule(&self, name: &str) -> String {
+        let Some(view) = self.machine.schedule(name, 1) else { return "no such schedule\n".to_owned() };
+        let history: String = view.history.iter().map(|firing| format!("{}\n", fired(firing))).collect();
+        let paused = if view.paused { ", paused" } else { "" };
+        format!("next {}, fired {}, skipped {}{paused}\n{history}", view.next_due_ms, view.fired, view.skipped)
     }
 
     fn next(&self) -> String {
@@ -194,6 +231,42 @@ fn list(numbers: &[u64]) -> String {
         [first, .., last] if numbers.len() > LISTED_MAX => format!("{first} to {last} ({} of them)", numbers.len()),
         numbers => numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(" "),
     }
+}
+
+fn published(results: &[PublishResult], duplicate: bool) -> String {
+    let before = if duplicate { " before" } else { "" };
+    let stored = |result: &PublishResult| match result {
+        PublishResult::Stored { sequence } => Some(*sequence),
+        _ => None,
+    };
+    if let Some(sequences) = results.iter().map(stored).collect::<Option<Vec<u64>>>() {
+        return format!("published {}{before}", list(&sequences));
+    }
+    let told = results.iter().map(|result| match result {
+        PublishResult::Stored { sequence } => sequence.to_string(),
+        PublishResult::Unroutable => "unroutable".into(),
+        PublishResult::Rejected { queue } => format!("rejected by {queue}"),
+        PublishResult::Routed(copies) => {
+            let known = |duplicate: bool| if duplicate { " (known)" } else { "" };
+            let copies =
+                copies.iter().map(|copy| format!("{} in {}{}", copy.sequence, copy.queue, known(copy.duplicate)));
+            copies.collect::<Vec<_>>().join(" and ")
+        }
+    });
+    format!("published: {}{before}", told.collect::<Vec<_>>().join(", "))
+}
+
+fn fired(firing: &FiringRecord) -> String {
+    let FiringRecord { due_ms, fired_ms, sequences, problem, skipped } = firing;
+    match (skipped, problem.as_str()) {
+        (true, _) => format!("due {due_ms}, at {fired_ms} skipped"),
+        (false, "") => format!("due {due_ms}, at {fired_ms} stored {}", list(sequences)),
+        (false, problem) => format!("due {due_ms}, at {fired_ms}: {problem}"),
+    }
+}
+
+fn death(death: &Death) -> String {
+    format!(", died in {} {}x: {:?}", death.queue, death.count, death.reason())
 }
 
 /// Leaves out the middle of a long list of lines.

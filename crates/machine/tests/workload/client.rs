@@ -2,19 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use dwell_machine::{
-    Ack, Applied, Attach, Command, Content, DeclareQueue, DeleteQueue, Detach, DetachAll, Effect, Extend, Lease, Nack,
-    ProducerSequence, Publish, PublishMessage, Receive, Release, Reply, SetCredit,
+    Ack, Applied, Attach, Command, ControlSchedule, DeclareQueue, DeclareSchedule, DeleteExchange, DeleteQueue,
+    DeleteSchedule, Detach, DetachAll, Effect, Extend, Lease, Nack, ProducerSequence, Publish, PublishResult, Receive,
+    Release, Reply, Revise, ReviseById, ReviseMatching, SetCredit, Transact, Unbind, UpdateQueue,
 };
 
-use super::{CONSUMERS, LeasePick, LeasePicks, NewMessage, Op, PRODUCERS, QUEUES, SequencePick};
+use super::message::{definition, filter, flood_message, publish_message, revision};
+use super::{
+    CONSUMERS, EXCHANGES, LeasePick, LeasePicks, MessagePick, NewMessage, Op, PRODUCERS, QUEUES, SCHEDULES,
+    SequencePick,
+};
 
 /// Remembers what a client learns from the machine's answers, and makes commands of it.
 #[derive(Debug, Default)]
 pub struct Client {
     open: Vec<(String, Lease)>,
     settled: Vec<(String, Lease)>,
+    /// Queue and sequence of the messages that it knows to be, or to have been, there.
+    stored: Vec<(String, u64)>,
     /// The last stream that attached.
     last_attachment: u64,
     /// Consumer id to key and attachment.
@@ -37,10 +43,19 @@ impl Client {
                 if_empty: *if_empty,
                 if_unused: *if_unused,
             }),
-            Op::Publish { messages, producer } => Command::Publish(Publish {
-                messages: messages.iter().map(|message| publish_message(message, clock_ms)).collect(),
-                producer: producer.map(|(producer, pick)| self.producer_sequence(PRODUCERS[producer], pick)),
+            Op::Update { queue, settings, fields } => Command::UpdateQueue(UpdateQueue {
+                queue: QUEUES[*queue].into(),
+                settings: settings.clone(),
+                fields: fields.iter().map(|field| (*field).to_owned()).collect(),
             }),
+            Op::Publish { messages, producer } => Command::Publish(self.publish(messages, *producer, clock_ms)),
+            Op::Transact { acks, messages, producer } => {
+                let acks = acks.iter().map(|picks| self.leases(picks));
+                let acks: Vec<Ack> = acks.map(|(queue, leases)| Ack { queue, leases }).collect();
+                // If it is refused, that is noticed: the client does not settle twice on purpose.
+                acks.iter().for_each(|ack| self.forget(&ack.leases));
+                Command::Transact(Transact { acks, publish: self.publish(messages, *producer, clock_ms) })
+            }
             Op::Flood { queue, messages, spread_ms, ttl_ms } => Command::Publish(Publish {
                 messages: (0..*messages).map(|number| flood_message(*queue, number, *spread_ms, *ttl_ms)).collect(),
                 producer: None,
@@ -74,10 +89,10 @@ impl Client {
                 self.forget(&leases);
                 Command::Ack(Ack { queue, leases })
             }
-            Op::Nack { leases, delay_ms } => {
+            Op::Nack { leases, delay_ms, reject, immediate } => {
                 let (queue, leases) = self.leases(leases);
                 self.forget(&leases);
-                Command::Nack(Nack { queue, leases, delay_ms: *delay_ms })
+                Command::Nack(Nack { queue, leases, delay_ms: *delay_ms, reject: *reject, immediate: *immediate })
             }
             Op::Extend { leases, lease_timeout_ms } => {
                 let (queue, leases) = self.leases(leases);
@@ -85,6 +100,63 @@ impl Client {
             }
             Op::Release => Command::Release(Release {}),
             Op::DetachAll => Command::DetachAll(DetachAll {}),
+            op => self.plan(op, clock_ms),
+        }
+    }
+
+    /// Commands that deal with no messages, or with messages that nobody was asked for.
+    fn plan(&mut self, op: &Op, clock_ms: u64) -> Command {
+        let queue_name = |queue: &usize| QUEUES[*queue].to_owned();
+        let schedule_name = |schedule: &usize| SCHEDULES[*schedule].to_owned();
+        match op {
+            Op::DeclareExchange(declare) => Command::DeclareExchange(declare.clone()),
+            Op::DeleteExchange { exchange, if_unused } => {
+                Command::DeleteExchange(DeleteExchange { exchange: EXCHANGES[*exchange].into(), if_unused: *if_unused })
+            }
+            Op::Bind(binding) => Command::Bind(binding.clone()),
+            Op::Unbind(binding) => Command::Unbind(Unbind { binding: binding.clone() }),
+            Op::Revise { messages, revision: new, revoke } => {
+                let picked: Vec<(String, u64)> = messages.iter().map(|pick| self.message(*pick)).collect();
+                let queue = picked[0].0.clone();
+                let sequences = picked.into_iter().map(|(_, sequence)| sequence).collect();
+                Command::Revise(Revise { queue, sequences, revoke: *revoke, revision: revision(*new, clock_ms) })
+            }
+            Op::ReviseById { queue, message_id, after, revision: new, revoke } => Command::ReviseById(ReviseById {
+                queue: queue_name(queue),
+                message_id: (*message_id).into(),
+                revoke: *revoke,
+                after: *after,
+                revision: revision(*new, clock_ms),
+            }),
+            Op::ReviseMatching { queue, filter: new_filter, revision: new, revoke } => {
+                Command::ReviseMatching(ReviseMatching {
+                    queue: queue_name(queue),
+                    filter: filter(new_filter, clock_ms),
+                    revoke: *revoke,
+                    cursor: Default::default(),
+                    revision: revision(*new, clock_ms),
+                })
+            }
+            Op::DeclareSchedule { schedule, definition: new, replace } => Command::DeclareSchedule(DeclareSchedule {
+                schedule: schedule_name(schedule),
+                definition: definition(new, clock_ms),
+                replace: *replace,
+            }),
+            Op::DeleteSchedule { schedule } => {
+                Command::DeleteSchedule(DeleteSchedule { schedule: schedule_name(schedule) })
+            }
+            Op::ControlSchedule { schedule, control } => {
+                let control = (*control).into();
+                Command::ControlSchedule(ControlSchedule { schedule: schedule_name(schedule), control })
+            }
+            op => unreachable!("{op:?} deals with messages"),
+        }
+    }
+
+    fn publish(&mut self, messages: &[NewMessage], producer: Option<(usize, SequencePick)>, clock_ms: u64) -> Publish {
+        Publish {
+            messages: messages.iter().map(|message| publish_message(message, clock_ms)).collect(),
+            producer: producer.map(|(producer, pick)| self.producer_sequence(PRODUCERS[producer], pick)),
         }
     }
 
@@ -100,6 +172,10 @@ impl Client {
                     let leases = deliveries.iter().map(|of| Lease { sequence: of.sequence, token: of.token });
                     self.open.extend(leases.map(|lease| (receive.queue.clone(), lease)));
                 }
+                (Command::Publish(publish), Reply::Published { results, .. }) => self.learn(publish, results),
+                (Command::Transact(transact), Reply::Published { results, .. }) => {
+                    self.learn(&transact.publish, results);
+                }
                 _ => {}
             }
         }
@@ -107,11 +183,32 @@ impl Client {
             if let Effect::Deliver { consumer, delivery, .. } = effect {
                 let lease = Lease { sequence: delivery.sequence, token: delivery.token };
                 let queue = self.queue_of.get(consumer).cloned().unwrap_or_default();
+                self.stored.push((queue.clone(), lease.sequence));
                 if !self.open.contains(&(queue.clone(), lease)) {
                     self.open.push((queue, lease));
                 }
             }
         }
+    }
+
+    fn learn(&mut self, publish: &Publish, results: &[PublishResult]) {
+        for (message, result) in publish.messages.iter().zip(results) {
+            match result {
+                PublishResult::Stored { sequence } => self.stored.push((message.routing_key.clone(), *sequence)),
+                PublishResult::Routed(copies) => {
+                    self.stored.extend(copies.iter().map(|copy| (copy.queue.clone(), copy.sequence)));
+                }
+                PublishResult::Unroutable | PublishResult::Rejected { .. } => {}
+            }
+        }
+    }
+
+    fn message(&self, pick: MessagePick) -> (String, u64) {
+        let stored = match pick {
+            MessagePick::Stored(back) => self.stored.iter().rev().nth(back).cloned(),
+            MessagePick::Forged(sequence) => Some((QUEUES[0].into(), sequence)),
+        };
+        stored.unwrap_or_else(|| (QUEUES[0].into(), 1))
     }
 
     fn producer_sequence(&mut self, producer_id: &str, pick: SequencePick) -> ProducerSequence {
@@ -163,36 +260,5 @@ impl Client {
         let (settled, open) = std::mem::take(&mut self.open).into_iter().partition(|(_, lease)| leases.contains(lease));
         self.open = open;
         self.settled.extend::<Vec<_>>(settled);
-    }
-}
-
-fn flood_message(queue: usize, number: u64, spread_ms: u64, ttl_ms: u64) -> PublishMessage {
-    PublishMessage {
-        queue: QUEUES[queue].into(),
-        content: Content { body: Bytes::from_static(b"flood"), ..Content::default() },
-        priority: if number.is_multiple_of(5) { 1 } else { 0 },
-        // The primes only stir.
-        delay_ms: if spread_ms == 0 { 0 } else { number * 7919 % spread_ms },
-        ttl_ms: if number.is_multiple_of(3) { ttl_ms } else { 0 },
-        ..PublishMessage::default()
-    }
-}
-
-fn publish_message(message: &NewMessage, clock_ms: u64) -> PublishMessage {
-    let absolute = |offset_ms: Option<i64>| offset_ms.map_or(0, |offset_ms| clock_ms.saturating_add_signed(offset_ms));
-    PublishMessage {
-        queue: QUEUES[message.queue].into(),
-        content: Content {
-            body: Bytes::from(vec![b'x'; message.bytes]),
-            headers: BTreeMap::from([("size".into(), message.bytes.to_string())]),
-            content_type: "text/plain".into(),
-            message_id: format!("{} in {}", message.bytes, message.delay_ms),
-            ..Content::default()
-        },
-        priority: message.priority,
-        delay_ms: message.delay_ms,
-        deliver_at_ms: absolute(message.deliver_in_ms),
-        ttl_ms: message.ttl_ms,
-        expire_at_ms: absolute(message.expire_in_ms),
     }
 }

@@ -151,7 +151,8 @@ impl ConsumerStream {
         let (request_id, command) = match request {
             Some(ConsumerRequest::Ack(ack)) => (ack.request_id, validate::ack(queue, ack.leases).map(Command::Ack)),
             Some(ConsumerRequest::Nack(nack)) => {
-                (nack.request_id, validate::nack(queue, nack.leases, nack.delay_ms).map(Command::Nack))
+                let command = validate::nack(queue, nack.leases, nack.delay_ms, nack.reject);
+                (nack.request_id, command.map(Command::Nack))
             }
             Some(ConsumerRequest::Extend(extend)) => {
                 let command = validate::extend(queue, extend.leases, extend.lease_timeout_ms);

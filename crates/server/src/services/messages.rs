@@ -1,6 +1,6 @@
 //! `dwell.v1.Messages`: the calls; the streams stand in files of their own.
 
-use dwell_machine::{Command, Reply};
+use dwell_machine::{Command, PublishMessage, PublishResult, Reply, RoutedCopy};
 use dwell_proto::v1;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::deliveries::{handle_of, leases_of};
 use super::queues::counts_of;
 use super::{Services, accepted, consistency};
+use crate::metrics::PublishMetrics;
 use crate::status::RequestError;
 use crate::validate;
 
@@ -15,9 +16,10 @@ use crate::validate;
 impl v1::messages_server::Messages for Services {
     #[tracing::instrument(skip_all, fields(messages = request.get_ref().messages.len()))]
     async fn publish(&self, request: Request<v1::PublishRequest>) -> Result<Response<v1::PublishResponse>, Status> {
-        let (command, queues) = self.publish_command(request.into_inner())?;
+        let (command, routing_keys) = self.publish_command(request.into_inner())?;
         let reply = self.commit(command).await?;
-        Ok(Response::new(publish_response(&queues, reply)?))
+        let results = publish_results(&routing_keys, reply, &self.published)?;
+        Ok(Response::new(v1::PublishResponse { results }))
     }
 
     type PublishStreamStream = ReceiverStream<Result<v1::PublishStreamResponse, Status>>;
@@ -57,7 +59,8 @@ impl v1::messages_server::Messages for Services {
     async fn nack(&self, request: Request<v1::NackRequest>) -> Result<Response<v1::NackResponse>, Status> {
         let request = request.into_inner();
         check_namespace(&request.namespace)?;
-        let command = validate::nack(request.queue, request.leases, request.delay_ms).map_err(RequestError::from)?;
+        let command = validate::nack(request.queue, request.leases, request.delay_ms, request.reject)
+            .map_err(RequestError::from)?;
         let lost = self.settle(Command::Nack(command)).await?;
         Ok(Response::new(v1::NackResponse { lost }))
     }
@@ -72,6 +75,19 @@ impl v1::messages_server::Messages for Services {
         Ok(Response::new(v1::ExtendResponse { lost }))
     }
 
+    #[tracing::instrument(skip_all, fields(
+        queues = request.get_ref().acks.len(),
+        messages = request.get_ref().messages.len(),
+    ))]
+    async fn transact(&self, request: Request<v1::TransactRequest>) -> Result<Response<v1::TransactResponse>, Status> {
+        let request = request.into_inner();
+        let command = validate::transact(request, &self.limits, self.clock.now_ms()).map_err(RequestError::from)?;
+        let routing_keys = routing_keys(&command.publish.messages);
+        let reply = self.commit(Command::Transact(command)).await?;
+        let results = publish_results(&routing_keys, reply, &self.published)?;
+        Ok(Response::new(v1::TransactResponse { results }))
+    }
+
     #[tracing::instrument(skip_all, fields(queue = %request.get_ref().queue))]
     async fn get_queue_counts(
         &self,
@@ -80,16 +96,16 @@ impl v1::messages_server::Messages for Services {
         let consistency = consistency(request.metadata());
         let request = request.into_inner();
         let queue = self.describe(consistency, &request.namespace, request.queue).await?;
-        Ok(Response::new(v1::GetQueueCountsResponse { counts: Some(counts_of(&queue)) }))
+        Ok(Response::new(v1::GetQueueCountsResponse { counts: Some(counts_of(queue.counts)) }))
     }
 }
 
 impl Services {
-    /// The command of a publish request, and the queue of each of its messages, for the handles.
+    /// The command of a publish request, and the routing key of each of its messages, for the handles.
     pub(super) fn publish_command(&self, request: v1::PublishRequest) -> Result<(Command, Vec<String>), RequestError> {
-        let queues = request.messages.iter().map(|message| message.queue.clone()).collect();
         let command = validate::publish(request, &self.limits, self.clock.now_ms())?;
-        Ok((Command::Publish(command), queues))
+        let routing_keys = routing_keys(&command.messages);
+        Ok((Command::Publish(command), routing_keys))
     }
 
     pub(super) async fn settle(&self, command: Command) -> Result<Vec<v1::Lease>, RequestError> {
@@ -104,16 +120,90 @@ fn check_namespace(namespace: &str) -> Result<(), RequestError> {
     Ok(validate::namespace(namespace)?)
 }
 
-/// The confirm of a publish command.
-pub(super) fn publish_response(queues: &[String], reply: Reply) -> Result<v1::PublishResponse, RequestError> {
-    match accepted(reply)? {
-        Reply::Published { sequences, duplicate } => Ok(v1::PublishResponse {
-            results: queues
-                .iter()
-                .zip(sequences)
-                .map(|(queue, sequence)| v1::PublishResult { handle: Some(handle_of(queue, sequence)), duplicate })
-                .collect(),
-        }),
-        _ => Err(RequestError::UnexpectedReply),
+fn routing_keys(messages: &[PublishMessage]) -> Vec<String> {
+    messages.iter().map(|message| message.routing_key.clone()).collect()
+}
+
+/// What became of the messages of a publish command or a transaction.
+pub(super) fn publish_results(
+    routing_keys: &[String],
+    reply: Reply,
+    metrics: &PublishMetrics,
+) -> Result<Vec<v1::PublishResult>, RequestError> {
+    let Reply::Published { results, duplicate } = accepted(reply)? else { return Err(RequestError::UnexpectedReply) };
+    let results = routing_keys.iter().zip(results).map(|(routing_key, result)| {
+        let result = result_of(routing_key, result, duplicate);
+        metrics.count(&result);
+        result
+    });
+    Ok(results.collect())
+}
+
+/// `repeated`: the command was applied before, and this is its first outcome.
+fn result_of(routing_key: &str, result: PublishResult, repeated: bool) -> v1::PublishResult {
+    match result {
+        PublishResult::Stored { sequence } => v1::PublishResult {
+            handle: Some(handle_of(routing_key, sequence)),
+            duplicate: repeated,
+            outcome: v1::PublishOutcome::Stored.into(),
+            ..Default::default()
+        },
+        PublishResult::Routed(copies) => {
+            let mut copies = copies.into_iter().map(copy_of);
+            let first = copies.next();
+            v1::PublishResult {
+                duplicate: repeated || first.as_ref().is_some_and(|first| first.duplicate),
+                handle: first.and_then(|first| first.handle),
+                outcome: v1::PublishOutcome::Stored.into(),
+                further: copies.collect(),
+                ..Default::default()
+            }
+        }
+        PublishResult::Unroutable => {
+            v1::PublishResult { outcome: v1::PublishOutcome::Unroutable.into(), ..Default::default() }
+        }
+        PublishResult::Rejected { queue } => {
+            v1::PublishResult { outcome: v1::PublishOutcome::Rejected.into(), rejected_by: queue, ..Default::default() }
+        }
+    }
+}
+
+fn copy_of(copy: RoutedCopy) -> v1::PublishCopy {
+    v1::PublishCopy { handle: Some(handle_of(&copy.queue, copy.sequence)), duplicate: copy.duplicate }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn copy(queue: &str, sequence: u64, duplicate: bool) -> RoutedCopy {
+        RoutedCopy { queue: queue.into(), sequence, duplicate }
+    }
+
+    #[test]
+    fn a_stored_message_is_answered_with_its_handle() {
+        let result = result_of("orders", PublishResult::Stored { sequence: 7 }, false);
+        assert_eq!((result.outcome(), result.duplicate), (v1::PublishOutcome::Stored, false));
+        assert_eq!(result.handle, Some(handle_of("orders", 7)));
+        assert!(result_of("orders", PublishResult::Stored { sequence: 7 }, true).duplicate);
+    }
+
+    #[test]
+    fn a_routed_message_is_answered_with_all_its_copies_the_first_one_apart() {
+        let result = result_of("a.b", PublishResult::Routed(vec![copy("one", 7, false), copy("two", 3, true)]), false);
+        assert_eq!((result.handle, result.duplicate), (Some(handle_of("one", 7)), false));
+        assert_eq!(result.further, [v1::PublishCopy { handle: Some(handle_of("two", 3)), duplicate: true }]);
+        let result = result_of("one", PublishResult::Routed(vec![copy("one", 3, true)]), false);
+        assert_eq!((result.handle, result.duplicate), (Some(handle_of("one", 3)), true));
+        assert_eq!(result.further, []);
+    }
+
+    #[test]
+    fn what_was_not_stored_has_no_handle_and_says_why() {
+        let result = result_of("a.b", PublishResult::Unroutable, true);
+        assert_eq!((result.outcome(), result.handle), (v1::PublishOutcome::Unroutable, None));
+        let result = result_of("a.b", PublishResult::Rejected { queue: "full".into() }, false);
+        assert_eq!((result.outcome(), result.handle), (v1::PublishOutcome::Rejected, None));
+        assert_eq!(result.rejected_by, "full");
     }
 }

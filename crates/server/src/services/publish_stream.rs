@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::Services;
-use super::messages::publish_response;
+use super::messages::publish_results;
 use crate::status::{RequestError, unavailable};
 
 /// Requests of a stream that may be unconfirmed. The server reads no further until then, and HTTP/2's flow
@@ -78,16 +78,18 @@ impl Services {
         request: v1::PublishStreamRequest,
     ) -> impl Future<Output = Result<v1::PublishStreamResponse, Status>> + use<> {
         let request_id = request.request_id;
-        let (command, queues) = match self.publish_command(request.publish.unwrap_or_default()) {
+        let (command, routing_keys) = match self.publish_command(request.publish.unwrap_or_default()) {
             Ok(command) => command,
             Err(error) => return Either::Left(std::future::ready(Ok(refused(request_id, error)))),
         };
         let pending = self.group.proposer.submit(command).await;
+        let metrics = self.published.clone();
         Either::Right(async move {
             let reply: Result<Reply, ProposeError> = pending.wait().await;
-            match publish_response(&queues, reply.map_err(RequestError::from)?) {
-                Ok(response) => {
-                    Ok(v1::PublishStreamResponse { request_id, outcome: Some(Outcome::Confirmed(response)) })
+            match publish_results(&routing_keys, reply.map_err(RequestError::from)?, &metrics) {
+                Ok(results) => {
+                    let confirmed = Outcome::Confirmed(v1::PublishResponse { results });
+                    Ok(v1::PublishStreamResponse { request_id, outcome: Some(confirmed) })
                 }
                 Err(error) => Ok(refused(request_id, error)),
             }

@@ -1,17 +1,14 @@
 //! `dwell.v1.Queues`.
 
 use dwell_consensus::group::Consistency;
-use dwell_machine::{Command, DeclareQueue, DeleteQueue, QueueView, Refusal, Reply};
+use dwell_machine::{Command, Counts, DeclareQueue, DeleteQueue, QueueView, Refusal, Reply, Totals};
 use dwell_proto::v1;
 use tonic::{Request, Response, Status};
 
-use super::{Services, consistency};
-use crate::status::{Invalid, RequestError};
+use super::settings::settings_of;
+use super::{Page, Services, after, consistency, signed};
+use crate::status::RequestError;
 use crate::validate;
-
-/// Page size of a listing, where the request does not say.
-const PAGE_SIZE_DEFAULT: u32 = 100;
-const PAGE_SIZE_MAX: u32 = 1000;
 
 #[tonic::async_trait]
 impl v1::queues_server::Queues for Services {
@@ -22,6 +19,16 @@ impl v1::queues_server::Queues for Services {
     ) -> Result<Response<v1::DeclareQueueResponse>, Status> {
         let request = request.into_inner();
         Ok(Response::new(self.declare(request).await?))
+    }
+
+    #[tracing::instrument(skip_all, fields(queue = %request.get_ref().queue))]
+    async fn update_queue(
+        &self,
+        request: Request<v1::UpdateQueueRequest>,
+    ) -> Result<Response<v1::UpdateQueueResponse>, Status> {
+        let command = validate::update_queue(request.into_inner()).map_err(RequestError::from)?;
+        self.done(Command::UpdateQueue(command)).await?;
+        Ok(Response::new(v1::UpdateQueueResponse {}))
     }
 
     #[tracing::instrument(skip_all, fields(queue = %request.get_ref().queue))]
@@ -82,26 +89,16 @@ impl Services {
         request: v1::ListQueuesRequest,
     ) -> Result<v1::ListQueuesResponse, RequestError> {
         validate::namespace(&request.namespace)?;
-        let page_size = match request.page_size {
-            0 => PAGE_SIZE_DEFAULT,
-            size if size <= PAGE_SIZE_MAX => size,
-            size => {
-                let problem = format!("must be 0 to {PAGE_SIZE_MAX}, not {size}");
-                return Err(Invalid { field: "page_size".into(), problem }.into());
-            }
-        } as usize;
-        let after = (!request.page_token.is_empty()).then_some(request.page_token);
-        // One more than asked for tells whether another page follows.
-        let mut queues = self
+        let page_size = validate::page_size(request.page_size)?;
+        let after = after(request.page_token);
+        let queues = self
             .group
             .read(consistency, move |machine| machine.queues(&request.prefix, after.as_deref(), page_size + 1))
             .await?;
-        let has_more = queues.len() > page_size;
-        queues.truncate(page_size);
-        let last_name = queues.last().map(|queue| queue.name.clone());
+        let page = Page::of(queues, page_size);
         Ok(v1::ListQueuesResponse {
-            queues: queues.into_iter().map(queue_of).collect(),
-            next_page_token: last_name.filter(|_| has_more).unwrap_or_default(),
+            next_page_token: page.last().map(|queue| queue.name.clone()).unwrap_or_default(),
+            queues: page.items.into_iter().map(queue_of).collect(),
         })
     }
 
@@ -121,28 +118,33 @@ impl Services {
 
 fn queue_of(queue: QueueView) -> v1::Queue {
     v1::Queue {
-        settings: Some(v1::QueueSettings {
-            lease_timeout_ms: signed(queue.settings.lease_timeout_ms),
-            delivery_limit: queue.settings.delivery_limit,
-        }),
-        counts: Some(counts_of(&queue)),
+        name: queue.name,
+        settings: Some(settings_of(queue.settings)),
+        counts: Some(counts_of(queue.counts)),
         consumers: u32::try_from(queue.consumers).unwrap_or(u32::MAX),
         created_at_ms: signed(queue.created_at_ms),
-        name: queue.name,
+        totals: Some(totals_of(queue.totals)),
     }
 }
 
 /// A queue's counts as the API shows them.
-pub(super) fn counts_of(queue: &QueueView) -> v1::QueueCounts {
-    v1::QueueCounts {
-        scheduled: queue.counts.scheduled,
-        ready: queue.counts.ready,
-        leased: queue.counts.leased,
-        bytes: queue.counts.bytes,
-    }
+pub(super) fn counts_of(counts: Counts) -> v1::QueueCounts {
+    v1::QueueCounts { scheduled: counts.scheduled, ready: counts.ready, leased: counts.leased, bytes: counts.bytes }
 }
 
-/// Times and durations are signed in the API, so that a negative one can be refused by name.
-pub(super) fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
+fn totals_of(totals: Totals) -> v1::QueueTotals {
+    v1::QueueTotals {
+        published: totals.published,
+        delivered: totals.delivered,
+        acknowledged: totals.acknowledged,
+        returned: totals.returned,
+        expired: totals.expired,
+        exhausted: totals.exhausted,
+        rejected: totals.rejected,
+        overflowed: totals.overflowed,
+        recalled: totals.recalled,
+        dead_lettered: totals.dead_lettered,
+        refused: totals.refused,
+        deduplicated: totals.deduplicated,
+    }
 }

@@ -28,11 +28,29 @@ impl Family {
     /// Where a table's rows are. Never move a table: its rows would be lost from sight.
     pub fn of(table: Table) -> Family {
         match table {
-            Table::Messages => Family::Messages,
-            Table::Ready | Table::Timers | Table::Outcomes => Family::Index,
-            Table::Meta | Table::Queues | Table::Consumers | Table::Producers | Table::Leases | Table::Places => {
-                Family::Default
-            }
+            // A shared body is written, read and deleted as a message's own one is.
+            Table::Messages | Table::Bodies => Family::Messages,
+            Table::Ready
+            | Table::Timers
+            | Table::Outcomes
+            | Table::Due
+            | Table::MessageIds
+            | Table::Waiting => Family::Index,
+            Table::Meta
+            | Table::Queues
+            | Table::Consumers
+            | Table::Producers
+            | Table::Leases
+            | Table::Places
+            | Table::Exchanges
+            | Table::Bindings
+            | Table::BodyShares
+            // Counters: mostly read by key, to be overwritten.
+            | Table::DueCounts
+            | Table::Groups
+            // Nearly every lookup of a new id finds nothing, which the filter of this family tells at once.
+            | Table::Dedupe
+            | Table::Schedules => Family::Default,
         }
     }
 }
