@@ -177,17 +177,14 @@ fn record_of(outcome: &Outcome) -> OutcomeRecord {
         }
         Err(refusal) => return OutcomeRecord { refusal: Some(refusal_record(refusal)), ..OutcomeRecord::default() },
     };
-    let plain: Option<Vec<u64>> = results
-        .iter()
-        .map(|result| match result {
-            PublishResult::Stored { sequence } => Some(*sequence),
-            _ => None,
-        })
-        .collect();
-    match plain {
-        Some(sequences) => OutcomeRecord { sequences, ..OutcomeRecord::default() },
-        None => OutcomeRecord { results: results.iter().map(result_record).collect(), ..OutcomeRecord::default() },
+    let mut sequences = Vec::with_capacity(results.len());
+    for result in results {
+        let PublishResult::Stored { sequence } = result else {
+            return OutcomeRecord { results: results.iter().map(result_record).collect(), ..OutcomeRecord::default() };
+        };
+        sequences.push(*sequence);
     }
+    OutcomeRecord { sequences, ..OutcomeRecord::default() }
 }
 
 fn result_record(result: &PublishResult) -> ResultRecord {

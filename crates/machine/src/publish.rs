@@ -22,6 +22,13 @@ pub(crate) enum Route {
 }
 
 impl Route {
+    fn len(&self) -> usize {
+        match self {
+            Route::Named(_) => 1,
+            Route::Found(ids) => ids.len(),
+        }
+    }
+
     /// Ids of the queues, ascending.
     pub fn queues(&self) -> impl Iterator<Item = u64> {
         let (named, found) = match self {
@@ -99,7 +106,7 @@ impl<S: Store> Step<'_, S> {
     /// Finds the queues of all messages, before any of them is stored.
     pub fn route_all(&self, messages: &[PublishMessage]) -> Result<Vec<Route>, Refusal> {
         let routes: Vec<Route> = messages.iter().map(|message| self.route(message)).collect::<Result<_, _>>()?;
-        let copies = routes.iter().map(|route| route.queues().count()).sum();
+        let copies = routes.iter().map(Route::len).sum();
         if copies > COPIES_MAX {
             return Err(Refusal::TooManyCopies { copies, limit: COPIES_MAX });
         }
