@@ -5,7 +5,7 @@ CARGO ?= cargo
 APT_PACKAGES := g++ libclang-dev
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help run test unit e2e check fix setup build bench failover
+.PHONY: help run test unit e2e check fix setup build bench failover compare
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,3 +46,6 @@ bench: setup build ## throughput and latency of three nodes on this machine; ARG
 
 failover: setup build ## how long confirms pause when the leader is killed: median of 20 runs of `dwell bench`
 	$(CARGO) run --release --quiet --package dwell-tests --bin failover-gap
+
+compare: setup build ## another build against this one, in turn: BEFORE is its binary; ROUNDS; ARGS of `dwell bench`
+	$(CARGO) run --release --quiet --package dwell-tests --bin compare-builds -- $(BEFORE) $(or $(ROUNDS),6) $(ARGS)

@@ -6,8 +6,11 @@ use anyhow::Context as _;
 use dwell_proto::v1::cluster_client::ClusterClient;
 use dwell_proto::v1::consume_request::Request;
 use dwell_proto::v1::consume_response::Response;
+use dwell_proto::v1::exchanges_client::ExchangesClient;
+use dwell_proto::v1::inventory_client::InventoryClient;
 use dwell_proto::v1::messages_client::MessagesClient;
 use dwell_proto::v1::queues_client::QueuesClient;
+use dwell_proto::v1::schedules_client::SchedulesClient;
 use dwell_proto::v1::{
     Attach, Attached, ConsumeRequest, ConsumeResponse, DeclareQueueRequest, Delivery, Lease, Message, PublishMessage,
     PublishRequest, PublishResult, QueueCounts, QueueSettings, SettleAck, Settled, Timing, timing,
@@ -30,6 +33,12 @@ pub struct RawClient {
     pub messages: MessagesClient<Channel>,
     /// Queues.
     pub queues: QueuesClient<Channel>,
+    /// Exchanges and bindings.
+    pub exchanges: ExchangesClient<Channel>,
+    /// What stands in a queue.
+    pub inventory: InventoryClient<Channel>,
+    /// Schedules.
+    pub schedules: SchedulesClient<Channel>,
     /// The cluster.
     pub cluster: ClusterClient<Channel>,
 }
@@ -44,6 +53,9 @@ impl RawClient {
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
             queues: QueuesClient::new(channel.clone()),
+            exchanges: ExchangesClient::new(channel.clone()),
+            inventory: InventoryClient::new(channel.clone()),
+            schedules: SchedulesClient::new(channel.clone()),
             cluster: ClusterClient::new(channel),
         })
     }

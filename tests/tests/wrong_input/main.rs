@@ -3,6 +3,7 @@
 
 mod checks;
 mod consuming;
+mod plans;
 mod publishing;
 mod queues;
 mod settling;
@@ -47,6 +48,7 @@ async fn wrong_input_gets_the_documented_status_and_disturbs_nothing() {
         publishing::check(&mut checks, &mut client).await;
         consuming::check(&mut checks, &mut client).await;
         settling::check(&mut checks, &mut client).await;
+        plans::check(&mut checks, &mut client).await;
     }
     checks.report();
 

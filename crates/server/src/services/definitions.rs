@@ -131,7 +131,7 @@ mod tests {
                 timing: Some(v1::Timing {
                     visible: Some(visible),
                     ttl_ms: Some(9),
-                    expire_at_ms: Some(NOW_MS as i64 + 10),
+                    expire_at_ms: None,
                 }),
                 exchange: "e".into(),
                 mandatory: true,
@@ -148,7 +148,7 @@ mod tests {
         for (recurrence, visible) in [
             (Recurrence::Cron(cron), Visible::DelayMs(0)),
             (Recurrence::Interval(v1::Interval { every_ms: 1000, anchor_ms: Some(at) }), Visible::DelayMs(3)),
-            (Recurrence::Dates(v1::Dates { at_ms: vec![at, at + 1] }), Visible::DeliverAtMs(at)),
+            (Recurrence::Dates(v1::Dates { at_ms: vec![at, at + 1] }), Visible::DelayMs(60_000)),
         ] {
             let definition = full(recurrence, visible);
             assert_eq!(shown(definition.clone()), definition);
