@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 const QUEUE: &str = "reminders";
 const OTHER: &str = "work";
-const MESSAGES: u64 = 500_000;
+const MESSAGES: u64 = 200_000;
 /// How many of them stay.
 const KEPT: u64 = MESSAGES / 10;
 
@@ -46,10 +46,10 @@ async fn recall_most() -> Result<(), String> {
     assert!(progress.is_sorted_by_key(|step| step.revised), "progress goes forward");
     assert_eq!(client.queue_counts(QUEUE).await.unwrap().scheduled, KEPT);
     println!("{} recalled in {took:?}; slowest other confirm {slowest:?}", last.revised);
-    if took > Duration::from_secs(20) {
+    if took > Duration::from_secs(30) {
         return Err(format!("recalling took {took:?}"));
     }
-    if slowest > Duration::from_millis(500) {
+    if slowest > Duration::from_secs(1) {
         return Err(format!("another confirm took {slowest:?}"));
     }
     Ok(())
