@@ -128,11 +128,7 @@ mod tests {
                     message_id: "m".into(),
                     priority: 8,
                 }),
-                timing: Some(v1::Timing {
-                    visible: Some(visible),
-                    ttl_ms: Some(9),
-                    expire_at_ms: None,
-                }),
+                timing: Some(v1::Timing { visible: Some(visible), ttl_ms: Some(9), expire_at_ms: None }),
                 exchange: "e".into(),
                 mandatory: true,
                 dedupe_id: "d".into(),
