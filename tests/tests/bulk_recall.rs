@@ -49,7 +49,8 @@ async fn recall_most() -> Result<(), String> {
     if took > Duration::from_secs(30) {
         return Err(format!("recalling took {took:?}"));
     }
-    if slowest > Duration::from_secs(1) {
+    // Who waited for the recall's end would have waited for all of it.
+    if slowest > Duration::from_millis(500).max(took / 4) {
         return Err(format!("another confirm took {slowest:?}"));
     }
     Ok(())
