@@ -1,0 +1,1 @@
+//! Breaks Dwell on purpose, and checks what its clients saw.
