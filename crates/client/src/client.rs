@@ -58,7 +58,7 @@ impl Client {
             endpoint(address, options.connect_timeout)?;
         }
         let directory = Directory::new(addresses, options.follow_leader);
-        let connections = Connections::new(options.connect_timeout);
+        let connections = Connections::new(options.transport.clone(), options.connect_timeout);
         let core = Arc::new(Core { options, directory, connections });
         Ok(Client { core, transactors: Arc::default(), publisher: Arc::default(), consistency: Consistency::default() })
     }

@@ -1,9 +1,11 @@
 //! Connections to the nodes: one for each address, opened on first use, shared by all calls and streams.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use dwell_transport::Transport;
 use parking_lot::Mutex;
 use tonic::transport::{Channel, Endpoint};
 
@@ -32,14 +34,15 @@ pub(crate) struct Connection {
 /// The open connections of a client.
 #[derive(Debug)]
 pub(crate) struct Connections {
+    transport: Arc<dyn Transport>,
     connect_timeout: Duration,
     open: Mutex<HashMap<String, Connection>>,
     next_id: AtomicU64,
 }
 
 impl Connections {
-    pub(crate) fn new(connect_timeout: Duration) -> Connections {
-        Connections { connect_timeout, open: Mutex::default(), next_id: AtomicU64::new(1) }
+    pub(crate) fn new(transport: Arc<dyn Transport>, connect_timeout: Duration) -> Connections {
+        Connections { transport, connect_timeout, open: Mutex::default(), next_id: AtomicU64::new(1) }
     }
 
     /// The connection to `address`, made if there is none. After an error nothing was sent.
@@ -48,7 +51,7 @@ impl Connections {
             return Ok(connection.clone());
         }
         let endpoint = endpoint(address, self.connect_timeout).map_err(|error| error.to_string())?;
-        let channel = tokio::time::timeout(self.connect_timeout, endpoint.connect())
+        let channel = tokio::time::timeout(self.connect_timeout, dwell_transport::connect(&endpoint, &self.transport))
             .await
             .map_err(|_| format!("{address}: no connection within {:?}", self.connect_timeout))?
             .map_err(|error| format!("{address}: {}", innermost(&error)))?;
@@ -77,7 +80,6 @@ pub(crate) fn endpoint(address: &str, connect_timeout: Duration) -> Result<Endpo
     }
     Ok(endpoint
         .connect_timeout(connect_timeout)
-        .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(PING_INTERVAL)

@@ -1,6 +1,9 @@
 //! What a caller may choose.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use dwell_transport::{Tcp, Transport};
 
 /// Options of a [`Client`](crate::Client).
 #[derive(Debug, Clone)]
@@ -15,6 +18,8 @@ pub struct ClientOptions {
     /// Go to the leader directly. Switch this off behind a load balancer, where the addresses that the nodes
     /// give for each other cannot be reached; the nodes then forward. Default: true.
     pub follow_leader: bool,
+    /// How the nodes are reached. Default: TCP.
+    pub transport: Arc<dyn Transport>,
 }
 
 impl Default for ClientOptions {
@@ -24,6 +29,7 @@ impl Default for ClientOptions {
             connect_timeout: Duration::from_millis(500),
             attempt_timeout: Duration::from_secs(5),
             follow_leader: true,
+            transport: Arc::new(Tcp),
         }
     }
 }
@@ -50,6 +56,12 @@ impl ClientOptions {
     /// See [`ClientOptions::follow_leader`].
     pub fn follow_leader(mut self, follow: bool) -> ClientOptions {
         self.follow_leader = follow;
+        self
+    }
+
+    /// See [`ClientOptions::transport`].
+    pub fn transport(mut self, transport: impl Transport) -> ClientOptions {
+        self.transport = Arc::new(transport);
         self
     }
 }

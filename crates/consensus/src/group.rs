@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use dwell_machine::{Effect, Machine};
-use dwell_storage::log::Log;
+use dwell_storage::log::GroupLogs;
 use dwell_storage::state::{StateReader, StateStore};
 use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -41,8 +41,8 @@ pub struct GroupOptions {
     pub group_id: GroupId,
     /// The first membership, for a group that has none yet: the same list on every node.
     pub members: BTreeMap<NodeId, NodeAddress>,
-    /// The node's log.
-    pub log: Arc<Log>,
+    /// The node's logs.
+    pub logs: Arc<dyn GroupLogs>,
     /// The group's state.
     pub state: StateStore,
     /// Reaches the other nodes.
@@ -136,7 +136,7 @@ impl Group {
         let (next_wake, next_wake_ms) = watch::channel(None);
         let observer = Arc::new(Observer { next_wake, effects: options.effects });
         let reader = options.state.reader();
-        let mut log_store = LogStore::open(options.log.clone(), options.group_id)?;
+        let mut log_store = LogStore::open(options.logs.clone(), options.group_id)?;
         let mut state_machine = StateMachine::open(options.state, observer, registry)?;
         // After a crash the flushed state may be ahead of this node's own log. openraft then drops that log, and
         // other nodes can be brought to where it ended by a snapshot only.
@@ -151,7 +151,7 @@ impl Group {
         let leadership = leadership::watch(&raft);
         let proposer = Proposer::start(raft.clone(), options.clock.clone(), registry)?;
         tokio::spawn(timer::run(proposer.clone(), options.clock, next_wake_ms, leadership.clone()));
-        tokio::spawn(bound_log(raft.clone(), options.log, options.raft));
+        tokio::spawn(bound_log(raft.clone(), options.logs, options.raft));
         let group = Group { node_id: options.node_id, raft, proposer, reader, leadership };
         group.initialize(options.members).await?;
         Ok(group)
@@ -238,7 +238,7 @@ impl Group {
 }
 
 /// Asks for a snapshot when the log's files take too much room, so that it can be purged.
-async fn bound_log(raft: Raft, log: Arc<Log>, options: RaftOptions) {
+async fn bound_log(raft: Raft, logs: Arc<dyn GroupLogs>, options: RaftOptions) {
     loop {
         tokio::time::sleep(LOG_SIZE_INTERVAL).await;
         let (applied, snapshot) = {
@@ -252,7 +252,7 @@ async fn bound_log(raft: Raft, log: Arc<Log>, options: RaftOptions) {
         };
         // Behind a snapshot some entries are kept: one that covers no more than those again would free little.
         let is_worth_it = applied > snapshot + options.snapshot_log_entries_kept;
-        if is_worth_it && log.used_bytes() > options.snapshot_log_bytes {
+        if is_worth_it && logs.used_bytes() > options.snapshot_log_bytes {
             tracing::info!(applied, snapshot, "the log has grown large: making a snapshot");
             if let Err(error) = raft.trigger().snapshot().await {
                 tracing::warn!(%error, "the snapshot was not begun");

@@ -1,5 +1,6 @@
 //! Raft for Dwell: openraft over the stores and over tonic, proposals, and the leader's timer service.
 
+pub mod blocking;
 pub mod clock;
 pub mod codec;
 pub mod group;

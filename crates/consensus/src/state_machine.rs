@@ -34,12 +34,12 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapsh
 use openraft::type_config::alias::SnapshotOf;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use prometheus::Registry;
-use tokio::runtime::{Handle, RuntimeFlavor};
 
 pub use builder::SnapshotBuilder;
 use chunk::Chunk;
 use metrics::StateMachineMetrics;
 
+use crate::blocking;
 use crate::codec::{decode_applied, encode_applied};
 use crate::types::{LogId, Proposal, Replies, SnapshotMeta, StoredMembership, TypeConfig};
 
@@ -104,7 +104,7 @@ impl StateMachine {
 
     /// Reads from the machine and the rows as of the last applied entry. Rows may have to come from the disk.
     pub fn read_rows<V>(&self, read: impl FnOnce(&Machine, &StateStore) -> V) -> V {
-        blocking(|| read(&self.machine, &self.store))
+        blocking::in_place(|| read(&self.machine, &self.store))
     }
 
     /// Reads the rows from other threads.
@@ -191,7 +191,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let timer = self.metrics.apply_seconds.start_timer();
             let outcome = match chunk.bytes {
                 0..=INLINE_BYTES_MAX => self.execute(chunk)?,
-                _ => blocking(|| self.execute(chunk))?,
+                _ => blocking::in_place(|| self.execute(chunk))?,
             };
             timer.observe_duration();
             // Effects before answers: who has his answer may count on the leader acting on it.
@@ -209,7 +209,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Snapshot) -> io::Result<()> {
         let timer = self.metrics.snapshot_seconds.start_timer();
-        blocking(|| self.install(meta, &snapshot))?;
+        blocking::in_place(|| self.install(meta, &snapshot))?;
         timer.observe_duration();
         self.metrics.set_snapshot_bytes(snapshot.length());
         tracing::info!(?snapshot, bytes = snapshot.length(), "snapshot installed");
@@ -230,12 +230,4 @@ pub(crate) fn snapshot_meta(snapshot: &Snapshot) -> io::Result<SnapshotMeta> {
 
 fn applied_meta(applied: Option<Bytes>) -> io::Result<SnapshotMeta> {
     Ok(applied.map(decode_applied).transpose()?.unwrap_or_default())
-}
-
-/// Runs what takes long without keeping the runtime's other tasks waiting, where the runtime can do so.
-fn blocking<R>(work: impl FnOnce() -> R) -> R {
-    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
-    }
 }

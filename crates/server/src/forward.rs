@@ -13,6 +13,7 @@ use dwell_consensus::group::Consistency;
 use dwell_consensus::leadership::{Leadership, Tenure};
 use dwell_consensus::types::NodeAddress;
 use dwell_proto::{metadata, v1};
+use dwell_transport::{Transport, connect_lazily};
 use futures::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use parking_lot::Mutex;
@@ -34,6 +35,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub struct ForwardLayer {
     leadership: watch::Receiver<Leadership>,
+    transport: Arc<dyn Transport>,
     channels: Arc<Mutex<HashMap<String, Channel>>>,
 }
 
@@ -46,8 +48,8 @@ pub struct Forward<S> {
 
 impl ForwardLayer {
     /// Follows the group's leader.
-    pub fn new(leadership: watch::Receiver<Leadership>) -> ForwardLayer {
-        ForwardLayer { leadership, channels: Arc::default() }
+    pub fn new(leadership: watch::Receiver<Leadership>, transport: Arc<dyn Transport>) -> ForwardLayer {
+        ForwardLayer { leadership, transport, channels: Arc::default() }
     }
 
     /// The connection to the leader; made when first used, and made again by itself after it broke.
@@ -58,14 +60,13 @@ impl ForwardLayer {
         }
         let endpoint = Endpoint::from_shared(format!("http://{}", address.peer))
             .map_err(|error| Status::internal(format!("the leader's address `{}`: {error}", address.peer)))?;
-        let channel = endpoint
+        let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(2))
             .keep_alive_timeout(Duration::from_secs(2))
             .initial_stream_window_size(4 * 1024 * 1024)
-            .initial_connection_window_size(16 * 1024 * 1024)
-            .connect_lazy();
+            .initial_connection_window_size(16 * 1024 * 1024);
+        let channel = connect_lazily(&endpoint, &self.transport);
         // One leader at a time: the others' connections are let go.
         channels.clear();
         channels.insert(address.peer.clone(), channel.clone());

@@ -11,4 +11,4 @@ mod status;
 mod validate;
 
 pub use config::{Config, ConfigError, ConfigOverrides, Member, MemberError};
-pub use node::{ServerError, run};
+pub use node::{Environment, Node, ServerError, run};

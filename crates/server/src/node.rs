@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dwell_consensus::clock::SystemClock;
+use dwell_consensus::clock::{Clock, SystemClock};
 use dwell_consensus::group::{Group, GroupError, GroupOptions};
 use dwell_consensus::peer::{self, Groups, PeerLinks, PeerMetrics, PeerNetwork};
 use dwell_consensus::types::DEFAULT_GROUP;
@@ -14,14 +14,14 @@ use dwell_proto::v1::inventory_server::InventoryServer;
 use dwell_proto::v1::messages_server::MessagesServer;
 use dwell_proto::v1::queues_server::QueuesServer;
 use dwell_proto::v1::schedules_server::SchedulesServer;
-use dwell_storage::log::{Log, LogOptions};
+use dwell_storage::log::{GroupLogs, Log, LogOptions};
 use dwell_storage::state::{StateOptions, StateResources, StateStore};
+use dwell_transport::{Incoming, Tcp, Transport};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use crate::config::Config;
 use crate::forward::ForwardLayer;
@@ -93,87 +93,49 @@ pub enum ServerError {
     Stopped(String),
 }
 
+/// What a node has around it. A simulation brings its own.
+pub struct Environment {
+    /// The wall clock for proposals.
+    pub clock: Arc<dyn Clock>,
+    /// How clients and peers are reached, and reach this node.
+    pub transport: Arc<dyn Transport>,
+    /// The Raft logs; `None`: on disk, in the data directory.
+    pub logs: Option<Arc<dyn GroupLogs>>,
+}
+
+impl Default for Environment {
+    /// The operating system's.
+    fn default() -> Environment {
+        Environment { clock: Arc::new(SystemClock), transport: Arc::new(Tcp), logs: None }
+    }
+}
+
+/// A node that takes part in its group, and is ready to serve.
+pub struct Node {
+    config: Config,
+    environment: Environment,
+    registry: Registry,
+    groups: Groups,
+    services: Services,
+    client_incoming: Incoming,
+    peer_incoming: Incoming,
+}
+
 /// Runs a node until SIGTERM or SIGINT, or until its storage fails.
 pub async fn run(config: Config) -> Result<(), ServerError> {
-    let client_listener = listen(config.client_address, "clients").await?;
-    let peer_listener = listen(config.peer_address, "peers").await?;
-    let http_listener = listen(config.http_address, "HTTP").await?;
-
-    let registry = Registry::new();
-    let clock = Arc::new(SystemClock);
-    let hub = Hub::new(clock.clone(), HubMetrics::register(&registry)?);
-    let groups;
-    let group = {
-        let peer_metrics = PeerMetrics::new(&registry)?;
-        groups = Groups::new(config.node_id, peer_metrics.clone());
-        let state = open_state(&config)?;
-        let snapshot_directory = state.snapshot_directory().to_owned();
-        let options = GroupOptions {
-            node_id: config.node_id,
-            group_id: DEFAULT_GROUP,
-            members: config.first_members(),
-            log: open_log(&config, &registry)?,
-            state,
-            network: PeerNetwork::new(PeerLinks::new(peer_metrics), DEFAULT_GROUP, config.node_id),
-            raft: config.raft_options(),
-            clock: clock.clone(),
-            effects: hub.clone(),
-        };
-        let group = Group::start(options, &registry).await?;
-        groups.insert(DEFAULT_GROUP, group.raft.clone(), snapshot_directory);
-        group
-    };
-    hub.follow(group.leadership.clone());
-    let limits = Limits { body_bytes_max: config.body_bytes_max };
-    let published = PublishMetrics::register(&registry)?;
-    let services = Services { group: group.clone(), hub, clock, limits, published };
-
-    let health = tonic_health::server::health_reporter();
-    health.0.set_serving::<MessagesServer<Services>>().await;
-    health.0.set_serving::<QueuesServer<Services>>().await;
-    health.0.set_serving::<ExchangesServer<Services>>().await;
-    health.0.set_serving::<InventoryServer<Services>>().await;
-    health.0.set_serving::<SchedulesServer<Services>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(dwell_proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(|error| ServerError::Reflection(error.to_string()))?;
-    let request_bytes_max = config.request_bytes_max + ENVELOPE_BYTES;
-    let for_clients = api(&services, request_bytes_max)
-        .add_service(ClusterServer::new(services.clone()))
-        .add_service(health.1)
-        .add_service(reflection);
-    let client_server = Server::builder()
-        .tcp_nodelay(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .layer(ForwardLayer::new(group.leadership.clone()))
-        .add_routes(for_clients)
-        .serve_with_incoming(TcpIncoming::from(client_listener).with_nodelay(Some(true)));
-    // Peers pass their clients' calls on, to be answered here without another hop.
-    let from_peers = api(&services, request_bytes_max);
-    let peer_server = peer::serve(peer_listener, groups, from_peers, std::future::pending());
-    let http_server = axum::serve(http_listener, http::router(group.clone(), registry)).into_future();
-
-    tracing::info!(
-        node_id = config.node_id,
-        client_address = %config.client_address,
-        peer_address = %config.peer_address,
-        http_address = %config.http_address,
-        data_dir = %config.data_dir.display(),
-        "node started"
-    );
+    let http_listener = TcpListener::bind(config.http_address).await.map_err(|source| ServerError::Listen {
+        address: config.http_address,
+        purpose: "HTTP",
+        source,
+    })?;
+    let node = Node::start(config, Environment::default()).await?;
+    let group = node.group().clone();
+    let http_server = axum::serve(http_listener, http::router(group.clone(), node.registry.clone())).into_future();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let outcome = tokio::select! {
-        served = client_server => served.map_err(ServerError::from),
-        served = peer_server => served.map_err(ServerError::from),
+        served = node.serve() => served,
         served = http_server => served.map_err(ServerError::from),
-        failure = raft_failure(&group) => Err(ServerError::Stopped(failure)),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
@@ -185,15 +147,110 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     outcome
 }
 
-async fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, ServerError> {
-    TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, purpose, source })
+impl Node {
+    /// Opens the stores, starts Raft, and listens.
+    pub async fn start(config: Config, environment: Environment) -> Result<Node, ServerError> {
+        let client_incoming = listen(&environment, config.client_address, "clients").await?;
+        let peer_incoming = listen(&environment, config.peer_address, "peers").await?;
+        let registry = Registry::new();
+        let clock = environment.clock.clone();
+        let hub = Hub::new(clock.clone(), HubMetrics::register(&registry)?);
+        let peer_metrics = PeerMetrics::new(&registry)?;
+        let links = PeerLinks::over(environment.transport.clone(), peer_metrics.clone());
+        let state = open_state(&config)?;
+        let snapshot_directory = state.snapshot_directory().to_owned();
+        let logs = match &environment.logs {
+            Some(logs) => logs.clone(),
+            None => open_log(&config, &registry)?,
+        };
+        let options = GroupOptions {
+            node_id: config.node_id,
+            group_id: DEFAULT_GROUP,
+            members: config.first_members(),
+            logs,
+            state,
+            network: PeerNetwork::new(links, DEFAULT_GROUP, config.node_id),
+            raft: config.raft_options(),
+            clock: clock.clone(),
+            effects: hub.clone(),
+        };
+        let group = Group::start(options, &registry).await?;
+        let groups = Groups::over(environment.transport.clone(), config.node_id, peer_metrics);
+        groups.insert(DEFAULT_GROUP, group.raft.clone(), snapshot_directory);
+        hub.follow(group.leadership.clone());
+        let limits = Limits { body_bytes_max: config.body_bytes_max };
+        let published = PublishMetrics::register(&registry)?;
+        let services = Services { group, hub, clock, limits, published };
+        tracing::info!(
+            node_id = config.node_id,
+            client_address = %config.client_address,
+            peer_address = %config.peer_address,
+            http_address = %config.http_address,
+            data_dir = %config.data_dir.display(),
+            "node started"
+        );
+        Ok(Node { config, environment, registry, groups, services, client_incoming, peer_incoming })
+    }
+
+    /// The group that the node takes part in.
+    pub fn group(&self) -> &Group {
+        &self.services.group
+    }
+
+    /// Serves clients and peers, until something fails.
+    pub async fn serve(self) -> Result<(), ServerError> {
+        let Node { config, environment, groups, services, client_incoming, peer_incoming, .. } = self;
+        let group = services.group.clone();
+        let health = tonic_health::server::health_reporter();
+        health.0.set_serving::<MessagesServer<Services>>().await;
+        health.0.set_serving::<QueuesServer<Services>>().await;
+        health.0.set_serving::<ExchangesServer<Services>>().await;
+        health.0.set_serving::<InventoryServer<Services>>().await;
+        health.0.set_serving::<SchedulesServer<Services>>().await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(dwell_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .map_err(|error| ServerError::Reflection(error.to_string()))?;
+        let request_bytes_max = config.request_bytes_max + ENVELOPE_BYTES;
+        let for_clients = api(&services, request_bytes_max)
+            .add_service(ClusterServer::new(services.clone()))
+            .add_service(health.1)
+            .add_service(reflection);
+        let client_server = Server::builder()
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .layer(ForwardLayer::new(group.leadership.clone(), environment.transport))
+            .add_routes(for_clients)
+            .serve_with_incoming(client_incoming);
+        // Peers pass their clients' calls on, to be answered here without another hop.
+        let from_peers = api(&services, request_bytes_max);
+        let peer_server = peer::serve(peer_incoming, groups, from_peers, std::future::pending());
+        tokio::select! {
+            served = client_server => served.map_err(ServerError::from),
+            served = peer_server => served.map_err(ServerError::from),
+            failure = raft_failure(&group) => Err(ServerError::Stopped(failure)),
+        }
+    }
 }
 
-fn open_log(config: &Config, registry: &Registry) -> Result<Arc<Log>, ServerError> {
+async fn listen(
+    environment: &Environment,
+    address: SocketAddr,
+    purpose: &'static str,
+) -> Result<Incoming, ServerError> {
+    let listened = environment.transport.listen(address).await;
+    listened.map_err(|source| ServerError::Listen { address, purpose, source })
+}
+
+fn open_log(config: &Config, registry: &Registry) -> Result<Arc<dyn GroupLogs>, ServerError> {
     let directory = config.data_dir.join("log");
     let options = LogOptions { registry: registry.clone(), ..LogOptions::default() };
-    Log::open(&directory, options)
-        .map_err(|source| ServerError::Log { directory: directory.display().to_string(), source })
+    let log = Log::open(&directory, options);
+    Ok(log.map_err(|source| ServerError::Log { directory: directory.display().to_string(), source })?)
 }
 
 fn open_state(config: &Config) -> Result<StateStore, ServerError> {

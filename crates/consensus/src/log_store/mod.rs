@@ -1,4 +1,4 @@
-//! openraft's log storage, over the node's [`Log`].
+//! openraft's log storage, over the node's logs.
 //!
 //! What openraft asks for, and where it is kept:
 //! - Writes are serialized, votes and entries alike: all go through the log's one queue.
@@ -18,7 +18,7 @@ use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dwell_storage::log::{Log, LogEntry, LogError};
+use dwell_storage::log::{GroupLogs, LogEntry, LogError, Written};
 use futures::{Stream, TryStreamExt, stream};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -42,7 +42,7 @@ const CHUNK_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The log of one group, as openraft sees it. Clones share it.
 #[derive(Clone)]
 pub struct LogStore {
-    log: Arc<Log>,
+    log: Arc<dyn GroupLogs>,
     group: GroupId,
     shared: Arc<Mutex<Shared>>,
 }
@@ -62,14 +62,14 @@ impl LogStore {
     ///
     /// # Errors
     /// If what is there cannot be read or decoded.
-    pub fn open(log: Arc<Log>, group: GroupId) -> io::Result<Self> {
+    pub fn open(log: Arc<dyn GroupLogs>, group: GroupId) -> io::Result<Self> {
         let extent = log.extent(group)?;
         let purged = extent.purged.map(|(_, log_id)| codec::decode_log_id(log_id)).transpose()?;
-        let last = extent.last.map(|index| read_last(&log, group, index)).transpose()?;
+        let last = extent.last.map(|index| read_last(&*log, group, index)).transpose()?;
         // Empty where None was saved.
         let committed = log.get(group, KEY_COMMITTED)?.filter(|bytes| !bytes.is_empty());
         let shared = Shared {
-            tail: Tail::new(log.options().tail_bytes_max),
+            tail: Tail::new(log.tail_bytes_max()),
             vote: log.get(group, KEY_VOTE)?.map(codec::decode_vote).transpose()?,
             committed: committed.map(codec::decode_log_id).transpose()?,
             purged,
@@ -99,7 +99,7 @@ impl LogStore {
 }
 
 /// The id of the last entry. Blocks for one read: this is for opening only.
-fn read_last(log: &Log, group: GroupId, index: u64) -> io::Result<LogId> {
+fn read_last(log: &dyn GroupLogs, group: GroupId, index: u64) -> io::Result<LogId> {
     let entries = futures::executor::block_on(log.read(group, index..index + 1, 1))?;
     let entry = entries.into_iter().next().ok_or_else(|| {
         let message = format!("group {group}: the last entry, {index}, is missing");
@@ -109,7 +109,7 @@ fn read_last(log: &Log, group: GroupId, index: u64) -> io::Result<LogId> {
 }
 
 /// A callback for the log, and what waits for it.
-fn waiter() -> (impl FnOnce(Result<(), LogError>) + Send, impl Future<Output = io::Result<()>> + Send) {
+fn waiter() -> (Written, impl Future<Output = io::Result<()>> + Send) {
     let (sender, receiver) = oneshot::channel();
     let written = move |result| {
         // Whoever waited may have been cancelled.
@@ -121,7 +121,7 @@ fn waiter() -> (impl FnOnce(Result<(), LogError>) + Send, impl Future<Output = i
             Err(_) => Err(io::Error::other("the log was closed")),
         }
     };
-    (written, wait)
+    (Box::new(written), wait)
 }
 
 fn index_range(range: &impl RangeBounds<u64>) -> Range<u64> {
@@ -210,7 +210,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             entries.iter().map(|entry| LogEntry::new(entry.log_id.index, codec::encode_entry(entry))).collect();
         let last = entries.last().map(|entry| entry.log_id);
         let written = |result: Result<(), LogError>| callback.io_completed(result.map_err(io::Error::from));
-        self.log.append(self.group, encoded, written).await?;
+        self.log.append(self.group, encoded, Box::new(written)).await?;
         let mut shared = self.shared.lock();
         shared.tail.append(entries);
         shared.last = last.or(shared.last);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dwell_proto::peer::Route;
+use dwell_transport::{Tcp, Transport};
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
 use tonic::Status;
@@ -18,6 +19,7 @@ use crate::types::{GroupId, NodeId, Raft};
 pub struct Groups {
     node: NodeId,
     metrics: PeerMetrics,
+    transport: Arc<dyn Transport>,
     groups: Arc<RwLock<BTreeMap<GroupId, Arc<PeerGroup>>>>,
 }
 
@@ -34,12 +36,18 @@ pub(super) struct PeerGroup {
 impl Groups {
     /// No groups yet, on this node, `node`.
     pub fn new(node: NodeId, metrics: PeerMetrics) -> Self {
-        Self { node, metrics, groups: Arc::default() }
+        Self::over(Arc::new(Tcp), node, metrics)
+    }
+
+    /// The same where peers are reached over another transport than TCP.
+    pub fn over(transport: Arc<dyn Transport>, node: NodeId, metrics: PeerMetrics) -> Self {
+        Self { node, metrics, transport, groups: Arc::default() }
     }
 
     /// Lets peers reach a group. Snapshots that they send are received in `snapshot_directory`.
     pub fn insert(&self, group: GroupId, raft: Raft, snapshot_directory: PathBuf) {
-        let succession = Succession::new(raft.clone(), self.node, self.metrics.dead_leaders.clone());
+        let dead_leaders = self.metrics.dead_leaders.clone();
+        let succession = Succession::new(raft.clone(), self.node, dead_leaders, self.transport.clone());
         let peer_group =
             PeerGroup { node: self.node, raft, snapshot_directory, receiving: Mutex::default(), succession };
         self.groups.write().insert(group, Arc::new(peer_group));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dwell_proto::peer::raft_client::RaftClient;
+use dwell_transport::{Tcp, Transport, connect_lazily};
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge};
 use tonic::Status;
@@ -54,12 +55,18 @@ pub enum LinkError {
 pub struct PeerLinks {
     links: Arc<Mutex<BTreeMap<String, PeerLink>>>,
     metrics: PeerMetrics,
+    transport: Arc<dyn Transport>,
 }
 
 impl PeerLinks {
     /// No connections yet: each is made when first needed, and made again when it breaks.
     pub fn new(metrics: PeerMetrics) -> Self {
-        Self { links: Arc::default(), metrics }
+        Self::over(Arc::new(Tcp), metrics)
+    }
+
+    /// The same over another transport than TCP.
+    pub fn over(transport: Arc<dyn Transport>, metrics: PeerMetrics) -> Self {
+        Self { links: Arc::default(), metrics, transport }
     }
 
     /// The connections to a node's peer address (host:port). Must be called in a tokio runtime.
@@ -68,7 +75,7 @@ impl PeerLinks {
         if let Some(link) = links.get(address) {
             return Ok(link.clone());
         }
-        let link = PeerLink::new(address, &self.metrics)?;
+        let link = PeerLink::new(address, &self.transport, &self.metrics)?;
         links.insert(address.to_owned(), link.clone());
         Ok(link)
     }
@@ -86,11 +93,11 @@ pub struct PeerLink {
 }
 
 impl PeerLink {
-    fn new(address: &str, metrics: &PeerMetrics) -> Result<Self, LinkError> {
+    fn new(address: &str, transport: &Arc<dyn Transport>, metrics: &PeerMetrics) -> Result<Self, LinkError> {
         let endpoint = endpoint(address)?;
         Ok(Self {
-            calls: endpoint.clone().keep_alive_timeout(PING_TIMEOUT).connect_lazy(),
-            bulk: endpoint.keep_alive_timeout(BULK_PING_TIMEOUT).connect_lazy(),
+            calls: connect_lazily(&endpoint.clone().keep_alive_timeout(PING_TIMEOUT), transport),
+            bulk: connect_lazily(&endpoint.keep_alive_timeout(BULK_PING_TIMEOUT), transport),
             reachable: metrics.reachable.with_label_values(&[address]),
             failures: metrics.failures.with_label_values(&[address]),
             append_bytes: metrics.append_bytes.with_label_values(&[address]),
@@ -131,7 +138,6 @@ fn endpoint(address: &str) -> Result<Endpoint, LinkError> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| refused(error.to_string()))?;
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(PING_INTERVAL)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

@@ -3,8 +3,8 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
+use dwell_transport::{Connection, Transport};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// A process on the same network accepts within a millisecond, and the system of one that is dead refuses as
@@ -34,10 +34,10 @@ pub(super) enum Verdict {
 }
 
 /// Connects to host:port, where an HTTP/2 server listens or did: such a server speaks first.
-pub(super) async fn probe(address: &str) -> Verdict {
+pub(super) async fn probe(transport: &dyn Transport, address: &str) -> Verdict {
     let mut silent = 0;
     for _ in 0..VISITS_MAX {
-        match visit(address).await {
+        match visit(transport, address).await {
             Visit::Refused => return Verdict::Dead,
             Visit::Ended { spoken: false } if silent + 1 == SILENT_VISITS_MAX => return Verdict::Dead,
             Visit::Ended { spoken: false } => silent += 1,
@@ -58,8 +58,8 @@ enum Visit {
     Stands,
 }
 
-async fn visit(address: &str) -> Visit {
-    let connection = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+async fn visit(transport: &dyn Transport, address: &str) -> Visit {
+    let connection = match timeout(CONNECT_TIMEOUT, transport.connect(address.to_owned())).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => return Visit::Refused,
         Ok(Err(error)) if is_closed(&error) => return Visit::Ended { spoken: false },
@@ -73,7 +73,7 @@ async fn visit(address: &str) -> Visit {
     }
 }
 
-async fn listen(mut connection: TcpStream, spoken: &mut bool) -> io::Result<()> {
+async fn listen(mut connection: Connection, spoken: &mut bool) -> io::Result<()> {
     let mut buffer = [0; 256];
     while connection.read(&mut buffer).await? > 0 {
         *spoken = true;
@@ -87,6 +87,7 @@ fn is_closed(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use dwell_transport::Tcp;
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
@@ -102,7 +103,7 @@ mod tests {
     async fn where_nobody_listens_the_process_is_dead() {
         let (listener, address) = listener().await;
         drop(listener);
-        assert_eq!(probe(&address).await, Verdict::Dead);
+        assert_eq!(probe(&Tcp, &address).await, Verdict::Dead);
     }
 
     #[tokio::test]
@@ -113,7 +114,7 @@ mod tests {
             connection.write_all(b"settings").await.unwrap();
             connection.read_to_end(&mut Vec::new()).await
         });
-        assert_eq!(probe(&address).await, Verdict::Unclear);
+        assert_eq!(probe(&Tcp, &address).await, Verdict::Unclear);
         server.abort();
     }
 
@@ -124,7 +125,7 @@ mod tests {
             let (mut connection, _) = listener.accept().await.unwrap();
             connection.write_all(b"settings").await.unwrap();
         });
-        assert_eq!(probe(&address).await, Verdict::Dead);
+        assert_eq!(probe(&Tcp, &address).await, Verdict::Dead);
         server.await.unwrap();
     }
 
@@ -136,7 +137,7 @@ mod tests {
                 connection.write_all(b"settings").await.unwrap();
             }
         });
-        assert_eq!(probe(&address).await, Verdict::Unclear);
+        assert_eq!(probe(&Tcp, &address).await, Verdict::Unclear);
         server.abort();
     }
 
@@ -144,7 +145,7 @@ mod tests {
     async fn a_process_that_is_stopped_is_not_dead() {
         // Its system accepts; it never does.
         let (_listener, address) = listener().await;
-        assert_eq!(probe(&address).await, Verdict::Unclear);
+        assert_eq!(probe(&Tcp, &address).await, Verdict::Unclear);
     }
 
     #[tokio::test]
@@ -155,12 +156,12 @@ mod tests {
                 drop(connection);
             }
         });
-        assert_eq!(probe(&address).await, Verdict::Dead);
+        assert_eq!(probe(&Tcp, &address).await, Verdict::Dead);
         server.abort();
     }
 
     #[tokio::test]
     async fn an_address_that_does_not_resolve_tells_nothing() {
-        assert_eq!(probe("no-such-host.invalid:7601").await, Verdict::Unclear);
+        assert_eq!(probe(&Tcp, "no-such-host.invalid:7601").await, Verdict::Unclear);
     }
 }

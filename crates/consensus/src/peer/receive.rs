@@ -11,6 +11,7 @@ use tonic::{Status, Streaming};
 use super::convert::{leader_vote_from_wire, vote_to_wire};
 use super::groups::PeerGroup;
 use super::service::stopped;
+use crate::blocking;
 use crate::codec;
 use crate::types::Vote;
 
@@ -31,9 +32,9 @@ pub(super) async fn install_snapshot(
         return Err(Status::aborted("another snapshot is being received"));
     };
     let root = group.snapshot_directory.clone();
-    let receiver = blocking(move || SnapshotReceiver::new(&root, begin.manifest)).await?;
+    let receiver = beside(move || SnapshotReceiver::new(&root, begin.manifest)).await?;
     let receiver = receive_files(receiver, parts).await?;
-    let snapshot = blocking(move || receiver.finish()).await?;
+    let snapshot = beside(move || receiver.finish()).await?;
     let meta = meta(&snapshot)?;
     tracing::info!(?snapshot, last = ?meta.last_log_id, bytes = snapshot.length(), "snapshot received");
     let snapshot = openraft::Snapshot { meta, snapshot };
@@ -62,7 +63,7 @@ async fn receive_files(
             .map_err(|_| Status::deadline_exceeded("no more of the snapshot came"))??;
         match message.and_then(|message| message.part) {
             Some(Part::Chunk(chunk)) => {
-                receiver = blocking(move || {
+                receiver = beside(move || {
                     receiver.write(&chunk.file, chunk.offset, &chunk.data)?;
                     Ok(receiver)
                 })
@@ -76,10 +77,10 @@ async fn receive_files(
 }
 
 /// Runs what waits for the disk where it may.
-async fn blocking<T: Send + 'static>(
+async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
 ) -> Result<T, Status> {
-    match tokio::task::spawn_blocking(work).await {
+    match blocking::apart(work).await {
         Ok(result) => result.map_err(refusal),
         Err(error) => Err(Status::internal(format!("receiving a snapshot was broken off: {error}"))),
     }

@@ -1,12 +1,11 @@
-//! Runs the peer service on a listener.
+//! Runs the peer service.
 
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use dwell_transport::Incoming;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use super::links::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
 use super::{Groups, PeerService};
@@ -20,18 +19,17 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// Append streams end with their leader, so a caller that means to stop should not wait for this to return.
 pub async fn serve(
-    listener: TcpListener,
+    incoming: Incoming,
     groups: Groups,
     routes: Routes,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
-    let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
     Server::builder()
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .add_routes(routes.add_service(PeerService::new(groups).into_server()))
-        .serve_with_incoming_shutdown(connections, shutdown)
+        .serve_with_incoming_shutdown(incoming, shutdown)
         .await
 }

@@ -17,6 +17,7 @@ use tonic::Status;
 use super::convert::{vote_from_wire, vote_to_wire};
 use super::network::{nonsense, unreachable};
 use super::{PeerClient, PeerLink};
+use crate::blocking;
 use crate::types::{TypeConfig, Vote};
 
 /// Chunks that are read ahead of the connection.
@@ -124,7 +125,7 @@ impl Shipment<'_> {
         let mut offset = 0;
         while offset < file.length {
             let (snapshot, reading, chunk_bytes) = (self.snapshot.clone(), file.clone(), self.chunk_bytes);
-            let data = tokio::task::spawn_blocking(move || snapshot.read(&reading, offset, chunk_bytes)).await??;
+            let data = blocking::apart(move || snapshot.read(&reading, offset, chunk_bytes)).await??;
             let length = data.len() as u64;
             let chunk = wire::SnapshotChunk { file: file.name.clone(), offset, data };
             self.part(Part::Chunk(chunk)).await?;

@@ -19,6 +19,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dwell_transport::Transport;
 use openraft::async_runtime::WatchReceiver;
 use openraft::raft::TransferLeaderRequest;
 use parking_lot::Mutex;
@@ -43,6 +44,7 @@ pub(super) struct Succession {
     raft: Raft,
     node: NodeId,
     dead_leaders: IntCounter,
+    transport: Arc<dyn Transport>,
     watch: Arc<Mutex<Watch>>,
 }
 
@@ -65,9 +67,9 @@ struct Suspect {
 }
 
 impl Succession {
-    pub(super) fn new(raft: Raft, node: NodeId, dead_leaders: IntCounter) -> Self {
+    pub(super) fn new(raft: Raft, node: NodeId, dead_leaders: IntCounter, transport: Arc<dyn Transport>) -> Self {
         let watch = Watch { heard: Instant::now(), waiting: false, looking: None };
-        Self { raft, node, dead_leaders, watch: Arc::new(Mutex::new(watch)) }
+        Self { raft, node, dead_leaders, transport, watch: Arc::new(Mutex::new(watch)) }
     }
 
     /// A leader said something. Returns at once.
@@ -129,7 +131,7 @@ impl Succession {
         if self.watch.lock().looking.replace(vote) == Some(vote) {
             return;
         }
-        if probe(&suspect.address).await == Verdict::Dead {
+        if probe(&*self.transport, &suspect.address).await == Verdict::Dead {
             self.succeed(suspect).await;
         } else {
             tracing::info!(?suspect, "nothing is heard of the leader, but it is not dead");

@@ -7,6 +7,7 @@ use openraft::storage::Snapshot as RaftSnapshot;
 
 use super::metrics::StateMachineMetrics;
 use super::{SnapshotOfState, snapshot_meta};
+use crate::blocking;
 use crate::types::TypeConfig;
 use dwell_storage::snapshot::{Snapshot, SnapshotBuilder as StateSnapshotBuilder};
 
@@ -22,7 +23,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOfState> {
         let builder = self.builder.take().ok_or_else(|| io::Error::other("a snapshot builder makes one snapshot"))?;
         let timer = self.metrics.snapshot_seconds.start_timer();
-        let snapshot = tokio::task::spawn_blocking(move || builder.build()).await.map_err(io::Error::other)??;
+        let snapshot = blocking::apart(move || builder.build()).await.map_err(io::Error::other)??;
         timer.observe_duration();
         self.metrics.set_snapshot_bytes(snapshot.length());
         tracing::info!(?snapshot, bytes = snapshot.length(), "snapshot made");

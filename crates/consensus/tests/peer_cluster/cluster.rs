@@ -157,7 +157,14 @@ impl TestCluster {
         listener.set_nonblocking(true).unwrap();
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            serve(listener, groups, tonic::service::Routes::default(), std::future::pending()).await.unwrap();
+            serve(
+                dwell_transport::Tcp::incoming(listener),
+                groups,
+                tonic::service::Routes::default(),
+                std::future::pending(),
+            )
+            .await
+            .unwrap();
         });
         self.nodes.insert(node, TestNode { raft, registry, _life: life });
     }

@@ -184,7 +184,7 @@ async fn next_due_of(view: &ScheduleView, next_max: usize) -> Result<Vec<i64>, R
 
 /// A thousand due times that lie far apart take a while to find: not on a thread that serves others.
 async fn due_after(definition: ScheduleDefinition, after_ms: u64, limit: usize) -> Result<Vec<i64>, RequestError> {
-    let due = tokio::task::spawn_blocking(move || dwell_machine::preview(&definition, after_ms, limit));
+    let due = dwell_consensus::blocking::apart(move || dwell_machine::preview(&definition, after_ms, limit));
     let due = due.await.map_err(|_| RequestError::UnexpectedReply)??;
     Ok(due.into_iter().map(signed).collect())
 }

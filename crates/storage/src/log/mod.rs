@@ -9,6 +9,7 @@
 mod entry;
 mod error;
 mod group;
+mod group_logs;
 mod identity;
 mod metrics;
 mod options;
@@ -32,6 +33,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 pub use self::entry::LogEntry;
 pub use self::error::LogError;
+pub use self::group_logs::{GroupLogs, Written};
 pub use self::options::LogOptions;
 
 use self::group::{Group, KEY_CALLER, KEY_PURGED, KEY_TRUNCATED, Located};
@@ -39,9 +41,6 @@ use self::metrics::LogMetrics;
 use self::queue::{Change, Queue, Request, encode_position, encode_purge};
 use self::reader::{ReadRequest, Reader};
 use self::writer::{Cleaner, GROUP_RESERVED, Writer, panic_message};
-
-/// Called once, on the writer's thread, when a change is on disk or can never be. Must not block.
-type WrittenFn = Box<dyn FnOnce(Result<(), LogError>) + Send>;
 
 /// How often a read that met a moving log tries again before it takes what it sees for damage.
 const READ_ATTEMPTS: usize = 8;
@@ -224,7 +223,7 @@ impl Log {
         self.put_request(group, key, value, None)
     }
 
-    fn put_request(&self, group: u64, key: &[u8], value: Bytes, written: Option<WrittenFn>) -> Result<(), LogError> {
+    fn put_request(&self, group: u64, key: &[u8], value: Bytes, written: Option<Written>) -> Result<(), LogError> {
         let group = self.shared.group(group)?;
         let mut state = group.lock();
         let changes = vec![Change::Put([&[KEY_CALLER], key].concat(), value.to_vec())];

@@ -8,7 +8,7 @@ use prometheus::IntGauge;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::entry::LogEntry;
-use super::{LogError, WrittenFn};
+use super::{LogError, Written};
 
 /// A change of a group's log.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) struct Request {
     pub group: u64,
     pub changes: Vec<Change>,
     /// Without one, the request is lazy: nobody waits, and it rides on the next write.
-    pub written: Option<WrittenFn>,
+    pub written: Option<Written>,
     /// Room taken in the queue, given back when the request is dropped.
     pub room: Option<OwnedSemaphorePermit>,
 }
