@@ -81,6 +81,12 @@ impl std::ops::Deref for TestCluster {
     }
 }
 
+impl std::ops::DerefMut for TestCluster {
+    fn deref_mut(&mut self) -> &mut LocalCluster {
+        &mut self.cluster
+    }
+}
+
 impl Drop for TestCluster {
     /// Keeps data and logs of a failed test for whoever looks into it.
     fn drop(&mut self) {

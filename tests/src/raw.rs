@@ -8,6 +8,7 @@ use dwell_proto::v1::consume_request::Request;
 use dwell_proto::v1::consume_response::Response;
 use dwell_proto::v1::exchanges_client::ExchangesClient;
 use dwell_proto::v1::inventory_client::InventoryClient;
+use dwell_proto::v1::membership_client::MembershipClient;
 use dwell_proto::v1::messages_client::MessagesClient;
 use dwell_proto::v1::queues_client::QueuesClient;
 use dwell_proto::v1::schedules_client::SchedulesClient;
@@ -41,6 +42,8 @@ pub struct RawClient {
     pub schedules: SchedulesClient<Channel>,
     /// The cluster.
     pub cluster: ClusterClient<Channel>,
+    /// Its members.
+    pub membership: MembershipClient<Channel>,
 }
 
 impl RawClient {
@@ -56,7 +59,8 @@ impl RawClient {
             exchanges: ExchangesClient::new(channel.clone()),
             inventory: InventoryClient::new(channel.clone()),
             schedules: SchedulesClient::new(channel.clone()),
-            cluster: ClusterClient::new(channel),
+            cluster: ClusterClient::new(channel.clone()),
+            membership: MembershipClient::new(channel),
         })
     }
 

@@ -136,7 +136,7 @@ pub enum Command {
     Forecast(ForecastArguments),
     /// Recurring publications: declare, preview, list, describe, trigger, pause, resume, delete
     Schedule(ScheduleArguments),
-    /// Look at the cluster
+    /// Look at the cluster, add and remove members, move the leadership, compare the nodes
     Cluster(ClusterArguments),
     /// Measure rates and latencies, and check that nothing is lost or early
     Bench(BenchArguments),
@@ -183,6 +183,16 @@ mod tests {
         assert!(parse("binding add x q --key k.*").is_ok());
         assert!(parse("binding add x --to-exchange y").is_ok());
         assert!(parse("binding add x").is_err());
+    }
+
+    #[test]
+    fn members_are_added_with_both_addresses_and_a_server_joins_or_has_members() {
+        assert!(parse("cluster add 4 --peer-address a:1 --client-address a:2 --wait 5m").is_ok());
+        assert!(parse("cluster add 4 --peer-address a:1").is_err());
+        assert!(parse("cluster remove").is_err());
+        assert!(parse("cluster transfer-leader").is_ok() && parse("cluster transfer-leader 2").is_ok());
+        assert!(parse("server --join --node-id 4").is_ok());
+        assert!(parse("server --join --member 1=a:1,a:2").is_err());
     }
 
     #[test]

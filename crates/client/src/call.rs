@@ -30,6 +30,8 @@ pub(crate) struct Core {
 pub(crate) struct Policy {
     /// RESOURCE_EXHAUSTED passes by itself (too much in flight) and is not a lasting limit.
     pub(crate) wait_when_exhausted: bool,
+    /// ABORTED passes by itself: another change is under way.
+    pub(crate) wait_when_aborted: bool,
     /// It changes nothing, so that a lost answer leaves no doubt.
     pub(crate) only_reads: bool,
     /// An attempt that may have taken effect is not repeated: doing it twice would matter, and cannot be told.
@@ -42,8 +44,15 @@ impl Policy {
     /// For calls that only look.
     pub(crate) const READ: Policy = Policy { only_reads: true, ..Policy::WRITE };
     /// For calls that change something.
-    pub(crate) const WRITE: Policy =
-        Policy { wait_when_exhausted: true, only_reads: false, only_once: false, server_wait: Duration::ZERO };
+    pub(crate) const WRITE: Policy = Policy {
+        wait_when_exhausted: true,
+        wait_when_aborted: false,
+        only_reads: false,
+        only_once: false,
+        server_wait: Duration::ZERO,
+    };
+    /// For calls that change the cluster itself, one at a time.
+    pub(crate) const CHANGE: Policy = Policy { wait_when_aborted: true, ..Policy::WRITE };
     /// For calls that make something of which there may be no more than so many: that is a lasting limit.
     pub(crate) const DECLARE: Policy = Policy { wait_when_exhausted: false, ..Policy::WRITE };
     /// For calls that add something each time.
@@ -124,7 +133,8 @@ impl Core {
             }
             Ok(Err(status)) => {
                 let exhausted = policy.wait_when_exhausted && status.code() == Code::ResourceExhausted;
-                if is_transient(&status) || exhausted {
+                let aborted = policy.wait_when_aborted && status.code() == Code::Aborted;
+                if is_transient(&status) || exhausted || aborted {
                     self.failed(&connection, &status);
                     return Attempt::Failed(describe(&address, &status), retry_after(status.metadata()));
                 }

@@ -34,6 +34,7 @@
 mod backoff;
 mod call;
 mod client;
+mod cluster;
 mod connections;
 mod consumer;
 mod delivery;
@@ -51,13 +52,14 @@ mod settle;
 mod transaction;
 
 pub use client::Client;
+pub use cluster::{ClusterDigest, NodeDigest};
 pub use consumer::Consumer;
 pub use delivery::Delivery;
 pub use dwell_proto::v1::{
     BackoffKind, BrowseMessagesResponse as BrowsePage, Death, DeathReason, DescribeScheduleResponse as ScheduleReport,
     Due, Exchange, ExchangeKind, Firing, ForecastResponse as Forecast, GetClusterStatusResponse as ClusterStatus,
-    Handle, Member, Message, MessageState, Misfire, Overflow, Queue, QueueCounts,
-    QueueSettings as DeclaredQueueSettings, QueueTotals, ReviseProgress, Schedule,
+    GetStateDigestResponse as StateDigest, Handle, Member, Message, MessageState, Misfire, Overflow, Queue,
+    QueueCounts, QueueSettings as DeclaredQueueSettings, QueueTotals, ReviseProgress, Schedule,
     ScheduleDefinition as DeclaredScheduleDefinition, StoredMessage, schedule_definition::Recurrence,
 };
 pub use error::Error;

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::leadership::{self, Leadership};
 use crate::log_store::LogStore;
+use crate::membership;
 use crate::options::{RaftOptions, raft_config};
 use crate::peer::PeerNetwork;
 use crate::proposer::Proposer;
@@ -39,7 +40,8 @@ pub struct GroupOptions {
     pub node_id: NodeId,
     /// The group.
     pub group_id: GroupId,
-    /// The first membership, for a group that has none yet: the same list on every node.
+    /// The first membership, for a group that has none yet: the same list on every node. Empty: the node waits until it
+    /// is made a member.
     pub members: BTreeMap<NodeId, NodeAddress>,
     /// The node's logs.
     pub logs: Arc<dyn GroupLogs>,
@@ -152,6 +154,7 @@ impl Group {
         let proposer = Proposer::start(raft.clone(), options.clock.clone(), registry)?;
         tokio::spawn(timer::run(proposer.clone(), options.clock, next_wake_ms, leadership.clone()));
         tokio::spawn(bound_log(raft.clone(), options.logs, options.raft));
+        tokio::spawn(membership::complete_changes(raft.clone(), leadership.clone()));
         let group = Group { node_id: options.node_id, raft, proposer, reader, leadership };
         group.initialize(options.members).await?;
         Ok(group)

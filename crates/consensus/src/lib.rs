@@ -3,9 +3,11 @@
 pub mod blocking;
 pub mod clock;
 pub mod codec;
+pub mod digest;
 pub mod group;
 pub mod leadership;
 pub mod log_store;
+pub mod membership;
 pub mod options;
 pub mod peer;
 pub mod proposer;

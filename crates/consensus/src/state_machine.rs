@@ -20,6 +20,7 @@
 
 mod builder;
 mod chunk;
+mod digests;
 mod metrics;
 
 use std::io;
@@ -37,10 +38,14 @@ use prometheus::Registry;
 
 pub use builder::SnapshotBuilder;
 use chunk::Chunk;
+pub use digests::PendingDigest;
+pub(crate) use digests::{AHEAD_MAX, WAITING_MAX};
+use digests::{Begun, Digests};
 use metrics::StateMachineMetrics;
 
 use crate::blocking;
 use crate::codec::{decode_applied, encode_applied};
+use crate::digest::DigestError;
 use crate::types::{LogId, Proposal, Replies, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// A snapshot with its meta data, as openraft wants it.
@@ -68,6 +73,7 @@ pub struct StateMachine {
     membership: StoredMembership,
     observer: Arc<dyn ApplyObserver>,
     metrics: StateMachineMetrics,
+    digests: Digests,
 }
 
 /// What came of a chunk, and who waits for it.
@@ -82,6 +88,7 @@ impl StateMachine {
     /// Opens the machine on what the store holds. The observer hears of the first pulse that it wants.
     pub fn open(store: StateStore, observer: Arc<dyn ApplyObserver>, registry: &Registry) -> io::Result<StateMachine> {
         let metrics = StateMachineMetrics::register(registry).map_err(io::Error::other)?;
+        let digests = Digests::register(registry).map_err(io::Error::other)?;
         store.resources().register_metrics(registry).map_err(io::Error::other)?;
         let SnapshotMeta { last_log_id, last_membership } = applied_meta(store.applied()?)?;
         let machine = Machine::open(&store).map_err(io::Error::other)?;
@@ -89,7 +96,15 @@ impl StateMachine {
             metrics.set_snapshot_bytes(snapshot.length());
         }
         observer.replaced(machine.next_wake_ms());
-        Ok(StateMachine { store, machine, last_applied: last_log_id, membership: last_membership, observer, metrics })
+        Ok(StateMachine {
+            store,
+            machine,
+            last_applied: last_log_id,
+            membership: last_membership,
+            observer,
+            metrics,
+            digests,
+        })
     }
 
     /// The machine, as of the last applied entry.
@@ -110,6 +125,21 @@ impl StateMachine {
     /// Reads the rows from other threads.
     pub fn reader(&self) -> StateReader {
         self.store.reader()
+    }
+
+    /// Asks for the digest of all rows as of an index, or of the next entry. If it is that of the last entry, nothing may
+    /// be applied before what is returned besides resolves.
+    pub(crate) fn request_digest(
+        &mut self,
+        at_index: Option<u64>,
+    ) -> Result<(PendingDigest, Option<Begun>), DigestError> {
+        let pending = self.digests.request(at_index, self.last_applied.map_or(0, |applied| applied.index))?;
+        Ok((pending, self.begin_digest()))
+    }
+
+    /// Begins the digest that is wanted as of the last applied entry, if there is one.
+    fn begin_digest(&mut self) -> Option<Begun> {
+        self.digests.reached(self.last_applied?.index, &self.store)
     }
 
     /// Makes a snapshot if the state is ahead of a log that ends at `last_log_id`. To be called before Raft is
@@ -186,7 +216,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
-        while let Some(chunk) = Chunk::next(&mut entries).await? {
+        while let Some(chunk) = Chunk::next(&mut entries, self.digests.next_index()).await? {
             self.metrics.apply_entries.observe(chunk.entries.len() as f64);
             let timer = self.metrics.apply_seconds.start_timer();
             let outcome = match chunk.bytes {
@@ -194,6 +224,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 _ => blocking::in_place(|| self.execute(chunk))?,
             };
             timer.observe_duration();
+            if let Some(begun) = self.begin_digest() {
+                // An error means that the digest failed, which is told to those who asked for it.
+                let _ = begun.await;
+            }
             // Effects before answers: who has his answer may count on the leader acting on it.
             self.observer.applied(outcome.effects, outcome.released_due_ms, self.machine.next_wake_ms());
             for (responder, replies) in outcome.answers {
@@ -214,6 +248,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.metrics.set_snapshot_bytes(snapshot.length());
         tracing::info!(?snapshot, bytes = snapshot.length(), "snapshot installed");
         self.observer.replaced(self.machine.next_wake_ms());
+        if let Some(begun) = self.begin_digest() {
+            let _ = begun.await;
+        }
         Ok(())
     }
 

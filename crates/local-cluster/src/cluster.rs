@@ -1,14 +1,16 @@
 //! The cluster: its nodes, and waiting for what they agree on.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use dwell_proto::v1::GetClusterStatusResponse;
 use futures::future::join_all;
 
 use crate::error::LocalClusterError;
-use crate::manifest::{Manifest, file_error};
+use crate::manifest::{Manifest, NodePorts, file_error};
 use crate::node::LocalNode;
 use crate::options::LocalClusterOptions;
+use crate::ports;
 
 /// How often something awaited is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -19,6 +21,8 @@ const REAP_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct LocalCluster {
     nodes: Vec<LocalNode>,
+    options: LocalClusterOptions,
+    directory: PathBuf,
 }
 
 impl LocalCluster {
@@ -46,7 +50,28 @@ impl LocalCluster {
                 LocalNode::new(id, &manifest.nodes, *ports, &options.binary, directory, &options.environment)
             })
             .collect();
-        Ok(Self { nodes })
+        Ok(Self { nodes, options, directory })
+    }
+
+    /// Makes one more node, which waits to be made a member of the cluster, and does not start it. The directory does not
+    /// remember it: a cluster that is opened there again has the nodes that it began with.
+    pub fn add_node(&mut self) -> Result<u64, LocalClusterError> {
+        let id = self.nodes.iter().map(LocalNode::id).max().unwrap_or(0) + 1;
+        let [client, peer, http] = ports::pick(3)?[..] else {
+            return Err(LocalClusterError::NoFreePorts { wanted: 3 });
+        };
+        let directory = self.directory.join(format!("node-{id}"));
+        let ports = NodePorts { client, peer, http };
+        let options = &self.options;
+        self.nodes.push(LocalNode::new(id, &[], ports, &options.binary, directory, &options.environment));
+        Ok(id)
+    }
+
+    /// Kills a node, if it runs, and forgets it. Its data stays.
+    pub fn remove_node(&mut self, id: u64) -> Result<(), LocalClusterError> {
+        self.node(id)?;
+        self.nodes.retain(|node| node.id() != id);
+        Ok(())
     }
 
     /// All nodes, running or not, by number.

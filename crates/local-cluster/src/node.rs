@@ -39,7 +39,7 @@ struct Process {
 }
 
 impl LocalNode {
-    /// Knows how to run node `id` of `members`; starts nothing yet.
+    /// Knows how to run node `id` of `members`; starts nothing yet. Without members it waits to be made one.
     pub(crate) fn new(
         id: u64,
         members: &[NodePorts],
@@ -71,6 +71,9 @@ impl LocalNode {
         flag("--http-address", self.http_address().into());
         for (id, member) in (1_u64..).zip(members) {
             flag("--member", format!("{id}={},{}", address(member.peer), address(member.client)).into());
+        }
+        if members.is_empty() {
+            arguments.push("--join".into());
         }
         arguments
     }
@@ -392,6 +395,13 @@ mod tests {
                         --peer-address 127.0.0.1:12 --http-address 127.0.0.1:13 \
                         --member 1=127.0.0.1:2,127.0.0.1:1 --member 2=127.0.0.1:12,127.0.0.1:11";
         assert_eq!(line.join(" "), expected);
+    }
+
+    #[test]
+    fn a_node_without_members_joins() {
+        let ports = NodePorts { client: 1, peer: 2, http: 3 };
+        let node = LocalNode::new(4, &[], ports, Path::new("dwell"), "/tmp/node-4".into(), &[]);
+        assert_eq!(node.arguments.last(), Some(&"--join".into()));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod capacity;
 mod command;
 mod consumer;
 mod death;
+mod digest;
 mod due;
 mod exchange;
 mod group;
@@ -39,6 +40,7 @@ mod view;
 
 pub use body::read_message;
 pub use command::*;
+pub use digest::{DigestBuilder, StateDigest};
 pub use due::{DueCount, Forecast};
 pub use machine::Machine;
 pub use record::{Counts, Death, DeathReason, FiringRecord, MessageRecord, Totals};

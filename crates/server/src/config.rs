@@ -28,6 +28,8 @@ pub struct Config {
     pub http_address: SocketAddr,
     /// The cluster's first members, the same on each of them. Empty: a cluster of this node alone.
     pub members: Vec<Member>,
+    /// Start without members, and wait to be added to a cluster. A node that belongs to one already ignores it.
+    pub join: bool,
     /// Largest body of a message, in bytes.
     pub body_bytes_max: usize,
     /// Largest request, in bytes; more than `body_bytes_max`.
@@ -81,6 +83,9 @@ pub struct ConfigOverrides {
     /// See [`Config::members`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub members: Option<Vec<Member>>,
+    /// See [`Config::join`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join: Option<bool>,
 }
 
 /// A configuration that a node cannot be started with.
@@ -109,6 +114,7 @@ impl Default for Config {
             peer_address: ([127, 0, 0, 1], 7601).into(),
             http_address: ([127, 0, 0, 1], 7602).into(),
             members: Vec::new(),
+            join: false,
             body_bytes_max: 16 * 1024 * 1024,
             request_bytes_max: 32 * 1024 * 1024,
             state_memory_bytes: 256 * 1024 * 1024,
@@ -148,6 +154,9 @@ impl Config {
         if self.node_id == 0 {
             return invalid("node_id", "must be at least 1".into());
         }
+        if self.join && !self.members.is_empty() {
+            return invalid("members", "must be empty with `join`: the cluster says who its members are".into());
+        }
         if !self.members.is_empty() && !self.members.iter().any(|member| member.node_id == self.node_id) {
             return invalid("members", format!("must contain this node, {}", self.node_id));
         }
@@ -176,8 +185,11 @@ impl Config {
         Ok(())
     }
 
-    /// The first membership, this node's own if none is configured.
+    /// The first membership, this node's own if none is configured, and none if it is to join a cluster.
     pub fn first_members(&self) -> BTreeMap<NodeId, NodeAddress> {
+        if self.join {
+            return BTreeMap::new();
+        }
         if self.members.is_empty() {
             let address = NodeAddress { peer: self.peer_address.to_string(), client: self.client_address.to_string() };
             return BTreeMap::from([(self.node_id, address)]);
@@ -242,6 +254,16 @@ mod tests {
         assert!(Config::load(Some(&file), ConfigOverrides::default()).is_err());
         std::fs::write(&file, "nod_id = 7\n").unwrap();
         assert!(Config::load(Some(&file), ConfigOverrides::default()).is_err());
+    }
+
+    #[test]
+    fn a_node_that_joins_has_no_members_of_its_own() {
+        let overrides = ConfigOverrides { join: Some(true), ..ConfigOverrides::default() };
+        assert!(Config::load(None, overrides.clone()).unwrap().first_members().is_empty());
+        let members = Some(vec!["1=a:1,a:2".parse().unwrap()]);
+        let error = Config::load(None, ConfigOverrides { members, ..overrides }).unwrap_err();
+        assert!(error.to_string().starts_with("`members` must be empty with `join`"), "{error}");
+        assert_eq!(Config::default().first_members().len(), 1);
     }
 
     #[test]

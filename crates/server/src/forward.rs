@@ -145,6 +145,7 @@ fn needs_leader(request: &Request<Body>) -> bool {
         <v1::exchanges_server::ExchangesServer<Services> as NamedService>::NAME,
         <v1::inventory_server::InventoryServer<Services> as NamedService>::NAME,
         <v1::schedules_server::SchedulesServer<Services> as NamedService>::NAME,
+        <v1::membership_server::MembershipServer<Services> as NamedService>::NAME,
     ];
     let metadata = MetadataMap::from_headers(request.headers().clone());
     led.contains(&service) && consistency(&metadata) == Consistency::Linearizable
@@ -225,7 +226,9 @@ mod tests {
         assert!(needs_leader(&request("/dwell.v1.Exchanges/Bind")));
         assert!(needs_leader(&request("/dwell.v1.Inventory/RecallMatching")));
         assert!(needs_leader(&request("/dwell.v1.Schedules/TriggerSchedule")));
+        assert!(needs_leader(&request("/dwell.v1.Membership/AddMember")));
         assert!(!needs_leader(&request("/dwell.v1.Cluster/GetClusterStatus")));
+        assert!(!needs_leader(&request("/dwell.v1.Cluster/GetStateDigest")));
         assert!(!needs_leader(&request("/grpc.health.v1.Health/Check")));
         let mut stale = request("/dwell.v1.Queues/DescribeQueue");
         stale.headers_mut().insert(metadata::CONSISTENCY, HeaderValue::from_static(metadata::CONSISTENCY_STALE));

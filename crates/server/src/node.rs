@@ -11,6 +11,7 @@ use dwell_consensus::types::DEFAULT_GROUP;
 use dwell_proto::v1::cluster_server::ClusterServer;
 use dwell_proto::v1::exchanges_server::ExchangesServer;
 use dwell_proto::v1::inventory_server::InventoryServer;
+use dwell_proto::v1::membership_server::MembershipServer;
 use dwell_proto::v1::messages_server::MessagesServer;
 use dwell_proto::v1::queues_server::QueuesServer;
 use dwell_proto::v1::schedules_server::SchedulesServer;
@@ -207,6 +208,7 @@ impl Node {
         health.0.set_serving::<ExchangesServer<Services>>().await;
         health.0.set_serving::<InventoryServer<Services>>().await;
         health.0.set_serving::<SchedulesServer<Services>>().await;
+        health.0.set_serving::<MembershipServer<Services>>().await;
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(dwell_proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -267,6 +269,7 @@ fn api(services: &Services, request_bytes_max: usize) -> Routes {
         .add_service(QueuesServer::new(services.clone()))
         .add_service(ExchangesServer::new(services.clone()))
         .add_service(InventoryServer::new(services.clone()))
+        .add_service(MembershipServer::new(services.clone()))
         // A schedule holds a message, with its body.
         .add_service(SchedulesServer::new(services.clone()).max_decoding_message_size(request_bytes_max))
 }

@@ -1,6 +1,8 @@
 //! From errors to gRPC statuses: the only place.
 
+use dwell_consensus::digest::DigestError;
 use dwell_consensus::group::ReadError;
+use dwell_consensus::membership::MembershipError;
 use dwell_consensus::proposer::ProposeError;
 use dwell_machine::{Refusal, StoreError};
 use dwell_proto::metadata;
@@ -37,6 +39,12 @@ pub enum RequestError {
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The membership was not changed.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    /// There is no digest.
+    #[error(transparent)]
+    Digest(#[from] DigestError),
     /// There is no such message, or not any more.
     #[error("queue `{queue}` holds no message with the sequence {sequence}")]
     MessageNotFound {
@@ -57,6 +65,8 @@ impl From<RequestError> for Status {
             RequestError::Refused(refusal) => code_of(refusal),
             RequestError::MessageNotFound { .. } => Code::NotFound,
             RequestError::Propose(_) | RequestError::Read(_) => return unavailable(error.to_string()),
+            RequestError::Membership(reason) => return membership_status(reason),
+            RequestError::Digest(reason) => code_of_digest(reason),
             RequestError::Store(_) | RequestError::UnexpectedReply => Code::Internal,
         };
         Status::new(code, error.to_string())
@@ -97,9 +107,41 @@ fn code_of(refusal: &Refusal) -> Code {
     }
 }
 
+fn membership_status(error: &MembershipError) -> Status {
+    let code = match error {
+        MembershipError::NotLeader
+        | MembershipError::HandedOver { .. }
+        | MembershipError::NotTakenOver(_)
+        | MembershipError::Unknown(_) => return unavailable(error.to_string()),
+        MembershipError::InProgress => return to_be_repeated(Status::aborted(error.to_string())),
+        MembershipError::NotMember(_) => Code::NotFound,
+        MembershipError::AddressTaken { .. } => Code::AlreadyExists,
+        MembershipError::NotCaughtUp { .. }
+        | MembershipError::NoQuorum { .. }
+        | MembershipError::LastVoter(_)
+        | MembershipError::NotVoter(_)
+        | MembershipError::NoSuccessor(_)
+        | MembershipError::Refused(_) => Code::FailedPrecondition,
+    };
+    Status::new(code, error.to_string())
+}
+
+fn code_of_digest(error: &DigestError) -> Code {
+    match error {
+        DigestError::Passed { .. } | DigestError::TooFarAhead { .. } => Code::FailedPrecondition,
+        DigestError::TooManyWaiting => Code::ResourceExhausted,
+        DigestError::NotReached { .. } => Code::DeadlineExceeded,
+        DigestError::Unreadable(_) => Code::Internal,
+        DigestError::Stopped => Code::Unavailable,
+    }
+}
+
 /// UNAVAILABLE, with a hint when to try again.
 pub fn unavailable(message: impl Into<String>) -> Status {
-    let mut status = Status::unavailable(message);
+    to_be_repeated(Status::unavailable(message))
+}
+
+fn to_be_repeated(mut status: Status) -> Status {
     status.metadata_mut().insert(metadata::RETRY_AFTER_MS, tonic::metadata::MetadataValue::from_static(RETRY_AFTER_MS));
     status
 }

@@ -6,6 +6,7 @@
 //! says at which, so that the log is replayed from there.
 
 mod database;
+mod digest;
 mod error;
 mod family;
 mod metrics;
@@ -24,6 +25,7 @@ use dwell_machine::{Store, StoreError, StoreRead, Table};
 use parking_lot::RwLock;
 
 pub(crate) use database::Database;
+pub use digest::Digester;
 pub use error::StateError;
 pub use options::{StateMemory, StateOptions, StateResources};
 pub use reader::StateReader;
@@ -104,6 +106,11 @@ impl StateStore {
     /// Something that makes a snapshot, on any thread, while the state goes on.
     pub fn snapshot_builder(&self) -> SnapshotBuilder {
         SnapshotBuilder::new(self.database.clone(), self.snapshots.clone(), self.resources.clone())
+    }
+
+    /// Something that makes a digest of all committed rows, on any thread, while the state goes on.
+    pub fn digester(&self) -> Digester {
+        Digester::new(self.database.clone())
     }
 
     /// The newest snapshot, built or installed.

@@ -3,6 +3,7 @@
 
 mod checks;
 mod consuming;
+mod membership;
 mod plans;
 mod publishing;
 mod queues;
@@ -49,6 +50,7 @@ async fn wrong_input_gets_the_documented_status_and_disturbs_nothing() {
         consuming::check(&mut checks, &mut client).await;
         settling::check(&mut checks, &mut client).await;
         plans::check(&mut checks, &mut client).await;
+        membership::check(&mut checks, &mut client).await;
     }
     checks.report();
 

@@ -1,14 +1,16 @@
-//! `dwell cluster`: looks at the cluster.
+//! `dwell cluster`: looks at the cluster, and says who belongs to it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use dwell_client::{ClusterStatus, Error};
+use dwell_client::{ClusterDigest, ClusterStatus, Error, NodeDigest};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::arguments::{GlobalArguments, Output};
 use crate::output;
+use crate::times::parse_duration;
 
 #[derive(Debug, Args)]
 pub struct ClusterArguments {
@@ -20,11 +22,64 @@ pub struct ClusterArguments {
 enum ClusterCommand {
     /// Show every node's own view: who leads, and how far its log is
     Status,
+    /// Make a node a voting member, once it has caught up. It must run, started with --join. Safe to repeat
+    Add {
+        /// The node's number: one that no other node of the cluster has or ever had
+        #[arg(value_name = "ID")]
+        node_id: u64,
+        /// Where the other nodes reach it
+        #[arg(long, value_name = "HOST:PORT")]
+        peer_address: String,
+        /// Where clients reach it
+        #[arg(long, value_name = "HOST:PORT")]
+        client_address: String,
+        /// How long it may take to catch up
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "30s")]
+        wait: Duration,
+    },
+    /// Remove a member, running or not. A leader hands over first. Safe to repeat
+    Remove {
+        /// The node's number, not to be used again
+        #[arg(value_name = "ID")]
+        node_id: u64,
+    },
+    /// Let another voter lead: this one, or the one whose log is furthest
+    TransferLeader {
+        /// The node's number
+        #[arg(value_name = "ID")]
+        node_id: Option<u64>,
+    },
+    /// Compare all that the members have stored, as of one index of the log. Reads everything on each node
+    Digest,
 }
 
 pub async fn run(global: &GlobalArguments, arguments: ClusterArguments) -> anyhow::Result<()> {
     match arguments.command {
         ClusterCommand::Status => status(global).await,
+        ClusterCommand::Add { node_id, peer_address, client_address, wait } => {
+            let changed = global.client()?.add_member(node_id, peer_address, client_address, wait).await?;
+            let text = if changed { "is a member now" } else { "was a member already" };
+            output::say(
+                global.output,
+                format!("node {node_id} {text}"),
+                json!({ "node_id": node_id, "changed": changed }),
+            )
+        }
+        ClusterCommand::Remove { node_id } => {
+            let changed = global.client()?.remove_member(node_id).await?;
+            let text =
+                if changed { "is no member any more: stop it, and never use its number again" } else { "is no member" };
+            output::say(
+                global.output,
+                format!("node {node_id} {text}"),
+                json!({ "node_id": node_id, "changed": changed }),
+            )
+        }
+        ClusterCommand::TransferLeader { node_id } => {
+            let leader_id = global.client()?.transfer_leader(node_id).await?;
+            output::say(global.output, format!("node {leader_id} leads"), json!({ "leader_id": leader_id }))
+        }
+        ClusterCommand::Digest => digest(global).await,
     }
 }
 
@@ -99,4 +154,55 @@ fn to_json(id: u64, node: &Node) -> Value {
         Err(error) => value["error"] = json!(error.to_string()),
     }
     value
+}
+
+async fn digest(global: &GlobalArguments) -> anyhow::Result<()> {
+    let digest = global.client()?.digest().await?;
+    match global.output {
+        Output::Json => digest.nodes.iter().try_for_each(|node| output::line(digest_json(digest.index, node)))?,
+        Output::Table => print_digest(&digest)?,
+    }
+    let missing = digest.nodes.iter().filter(|node| node.result.is_err()).count();
+    anyhow::ensure!(missing == 0, "{missing} of {} members gave no digest", digest.nodes.len());
+    anyhow::ensure!(digest.is_equal(), "the members do not hold the same as of index {}", digest.index);
+    Ok(())
+}
+
+fn print_digest(digest: &ClusterDigest) -> anyhow::Result<()> {
+    let mut table = output::table(&["node", "index", "digest", "rows", "bytes"]);
+    for node in &digest.nodes {
+        let id = node.member.node_id.to_string();
+        table.add_row(match &node.result {
+            Ok(answer) => vec![
+                id,
+                answer.index.to_string(),
+                hexadecimal(&answer.digest),
+                answer.rows.to_string(),
+                answer.row_bytes.to_string(),
+            ],
+            Err(error) => vec![id, digest.index.to_string(), error.to_string()],
+        });
+    }
+    output::print_table(&table)
+}
+
+fn digest_json(index: u64, node: &NodeDigest) -> Value {
+    let mut value = json!({
+        "node_id": node.member.node_id,
+        "client_address": node.member.client_address,
+        "index": index,
+    });
+    match &node.result {
+        Ok(answer) => {
+            value["digest"] = json!(hexadecimal(&answer.digest));
+            value["rows"] = json!(answer.rows);
+            value["row_bytes"] = json!(answer.row_bytes);
+        }
+        Err(error) => value["error"] = json!(error.to_string()),
+    }
+    value
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -33,6 +33,9 @@ pub struct ServerArguments {
     /// One of the cluster's first members; once for each, the same on all. Without it: this node alone
     #[arg(long = "member", value_name = "ID=PEER_ADDRESS,CLIENT_ADDRESS")]
     members: Vec<Member>,
+    /// Start without members, and wait for `dwell cluster add`. Ignored once the node belongs to a cluster
+    #[arg(long, conflicts_with = "members")]
+    join: bool,
     /// How to write the log. RUST_LOG chooses what is written
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
@@ -47,6 +50,7 @@ pub async fn run(arguments: ServerArguments) -> anyhow::Result<()> {
         peer_address: arguments.peer_address,
         http_address: arguments.http_address,
         members: Some(arguments.members).filter(|members| !members.is_empty()),
+        join: arguments.join.then_some(true),
     };
     let config = Config::load(arguments.config.as_deref(), overrides).context("the node cannot start")?;
     dwell_server::run(config).await.context("the node has stopped")

@@ -22,8 +22,9 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    /// Waits for an entry, and takes along those that are there already. None at the end of the stream.
-    pub async fn next<S>(stream: &mut S) -> io::Result<Option<Chunk>>
+    /// Waits for an entry, and takes along those that are there already, but none behind index `last`. None at the end
+    /// of the stream.
+    pub async fn next<S>(stream: &mut S, last: Option<u64>) -> io::Result<Option<Chunk>>
     where
         S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin,
     {
@@ -32,7 +33,7 @@ impl Chunk {
         };
         let mut chunk = Chunk::default();
         chunk.push(first?);
-        while !chunk.is_full() {
+        while !chunk.is_full() && !chunk.ends_at(last) {
             match stream.next().now_or_never() {
                 Some(Some(entry)) => chunk.push(entry?),
                 Some(None) | None => break,
@@ -43,6 +44,10 @@ impl Chunk {
 
     fn is_full(&self) -> bool {
         self.entries.len() >= ENTRIES_MAX || self.bytes >= BYTES_FULL
+    }
+
+    fn ends_at(&self, last: Option<u64>) -> bool {
+        last.is_some() && self.entries.last().map(|(entry, _)| entry.log_id.index) == last
     }
 
     fn push(&mut self, entry: EntryResponder<TypeConfig>) {
@@ -67,7 +72,7 @@ mod tests {
     async fn chunk_lengths(entries: Vec<io::Result<EntryResponder<TypeConfig>>>) -> Vec<usize> {
         let mut stream = futures::stream::iter(entries);
         let mut lengths = Vec::new();
-        while let Some(chunk) = Chunk::next(&mut stream).await.unwrap() {
+        while let Some(chunk) = Chunk::next(&mut stream, None).await.unwrap() {
             lengths.push(chunk.entries.len());
         }
         lengths
@@ -84,12 +89,22 @@ mod tests {
     #[tokio::test]
     async fn a_chunk_does_not_wait_for_entries_that_are_not_there() {
         let mut stream = futures::stream::iter([entry(1, 1), entry(2, 1)]).chain(futures::stream::pending());
-        assert_eq!(Chunk::next(&mut stream).await.unwrap().unwrap().entries.len(), 2);
+        assert_eq!(Chunk::next(&mut stream, None).await.unwrap().unwrap().entries.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_chunk_ends_at_an_index_that_is_wanted_by_itself() {
+        let mut stream = futures::stream::iter((5..9).map(|index| entry(index, 1)));
+        let mut lengths = Vec::new();
+        for last in [Some(6), Some(7), None] {
+            lengths.push(Chunk::next(&mut stream, last).await.unwrap().unwrap().entries.len());
+        }
+        assert_eq!(lengths, [2, 1, 1]);
     }
 
     #[tokio::test]
     async fn an_entry_that_cannot_be_read_is_an_error() {
         let mut stream = futures::stream::iter([entry(1, 1), Err(io::Error::other("torn"))]);
-        assert!(Chunk::next(&mut stream).await.is_err());
+        assert!(Chunk::next(&mut stream, None).await.is_err());
     }
 }

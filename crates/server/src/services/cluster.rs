@@ -1,9 +1,15 @@
 //! `dwell.v1.Cluster`.
 
+use std::time::Duration;
+
 use dwell_proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::Services;
+use crate::status::RequestError;
+
+/// How long a digest waits for the log to reach its index.
+const DIGEST_REACH_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[tonic::async_trait]
 impl v1::cluster_server::Cluster for Services {
@@ -29,6 +35,23 @@ impl v1::cluster_server::Cluster for Services {
             purged_index: status.purged_index,
             members: members.collect(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+        }))
+    }
+
+    #[tracing::instrument(skip_all)]
+    async fn get_state_digest(
+        &self,
+        request: Request<v1::GetStateDigestRequest>,
+    ) -> Result<Response<v1::GetStateDigestResponse>, Status> {
+        let at_index = request.into_inner().at_index;
+        let digest = self.group.state_digest(at_index, DIGEST_REACH_TIMEOUT).await;
+        let (index, digest) = digest.map_err(RequestError::from)?;
+        Ok(Response::new(v1::GetStateDigestResponse {
+            node_id: self.group.node_id,
+            index,
+            digest: bytes::Bytes::copy_from_slice(&digest.hash),
+            rows: digest.rows,
+            row_bytes: digest.bytes,
         }))
     }
 }

@@ -6,6 +6,7 @@ mod definitions;
 mod deliveries;
 mod exchanges;
 mod inventory;
+mod membership;
 mod messages;
 mod publish_stream;
 mod queues;

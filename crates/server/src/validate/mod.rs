@@ -6,6 +6,7 @@
 mod consume;
 mod exchanges;
 mod inventory;
+mod membership;
 mod publish;
 mod schedules;
 mod settings;
@@ -14,6 +15,7 @@ mod settle;
 pub use consume::{attach, credit, receive};
 pub use exchanges::{binding, declare_exchange};
 pub use inventory::{Named, Selected, browse, forecast, new_time, selection, target};
+pub use membership::{add_member, node_id};
 pub use publish::{publish, transact};
 pub use schedules::{declare_schedule, next_max, preview};
 pub use settings::{queue_settings, update_queue};

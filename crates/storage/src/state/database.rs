@@ -16,6 +16,9 @@ use super::options::StateResources;
 use super::overlay::Overlay;
 use crate::durable;
 
+/// How much is read at a time where everything is read.
+const VIEW_READAHEAD_BYTES: usize = 1 << 20;
+
 /// An open database. It may be read by many threads while one writes.
 pub(crate) struct Database {
     // Fields are dropped in this order: the database is closed before its directory may be removed.
@@ -87,6 +90,11 @@ impl Database {
         Rows { iterator }
     }
 
+    /// What is written now, to be read while writing goes on.
+    pub(super) fn view(&self) -> View<'_> {
+        View { database: self, snapshot: self.db.snapshot() }
+    }
+
     /// Writes everything pending and the applied record, all or nothing.
     pub(super) fn write(&self, overlay: &Overlay, applied: &[u8]) -> Result<(), rocksdb::Error> {
         let mut batch = WriteBatch::default();
@@ -138,6 +146,26 @@ fn descriptors(resources: &StateResources) -> Vec<ColumnFamilyDescriptor> {
         .into_iter()
         .map(|family| ColumnFamilyDescriptor::new(family.name(), resources.family_options(family)))
         .collect()
+}
+
+/// All rows as of one moment.
+pub(super) struct View<'a> {
+    database: &'a Database,
+    snapshot: rocksdb::Snapshot<'a>,
+}
+
+impl View<'_> {
+    /// A cursor over all rows of a table, at the first of them. What it reads is not kept in the block cache.
+    pub fn rows(&self, table: Table) -> Rows<'_> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        options.set_readahead_size(VIEW_READAHEAD_BYTES);
+        options.set_iterate_upper_bound([table as u8 + 1]);
+        let family = self.database.family(Family::of(table));
+        let mut iterator = self.snapshot.raw_iterator_cf_opt(family, options);
+        iterator.seek([table as u8]);
+        Rows { iterator }
+    }
 }
 
 /// A cursor over rows of one table.
