@@ -20,6 +20,7 @@ use crate::membership;
 use crate::options::{RaftOptions, raft_config};
 use crate::peer::PeerNetwork;
 use crate::proposer::Proposer;
+use crate::recovery::RecoveryGate;
 use crate::state_machine::{ApplyObserver, StateMachine};
 use crate::timer;
 use crate::types::{GroupId, LogId, NodeAddress, NodeId, Raft};
@@ -51,6 +52,8 @@ pub struct GroupOptions {
     pub network: PeerNetwork,
     /// Elections, snapshots.
     pub raft: RaftOptions,
+    /// Closed to elections while this node recovers from damage.
+    pub gate: RecoveryGate,
     /// The wall clock for proposals.
     pub clock: Arc<dyn Clock>,
     /// Where the effects go.
@@ -146,7 +149,9 @@ impl Group {
         if state_machine.cover(last_log_id).await? {
             tracing::info!("made a snapshot of a state that was ahead of the log");
         }
-        let config = raft_config(&options.raft).map_err(|error| GroupError::Options(error.to_string()))?;
+        let mut config = raft_config(&options.raft).map_err(|error| GroupError::Options(error.to_string()))?;
+        let is_recovering = options.gate.is_recovering();
+        config.enable_elect = !is_recovering;
         let raft = Raft::new(options.node_id, Arc::new(config), options.network, log_store, state_machine)
             .await
             .map_err(|error| GroupError::Raft(error.to_string()))?;
@@ -156,7 +161,10 @@ impl Group {
         tokio::spawn(bound_log(raft.clone(), options.logs, options.raft));
         tokio::spawn(membership::complete_changes(raft.clone(), leadership.clone()));
         let group = Group { node_id: options.node_id, raft, proposer, reader, leadership };
-        group.initialize(options.members).await?;
+        // A node that recovers is a member of a group that there is.
+        if !is_recovering {
+            group.initialize(options.members).await?;
+        }
         Ok(group)
     }
 

@@ -11,6 +11,7 @@ pub mod membership;
 pub mod options;
 pub mod peer;
 pub mod proposer;
+pub mod recovery;
 pub mod state_machine;
 mod timer;
 pub mod types;

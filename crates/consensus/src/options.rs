@@ -61,6 +61,9 @@ pub fn raft_config(options: &RaftOptions) -> Result<Config, ConfigError> {
         // A node that was cut off, or whose log is old, asks before it raises the term, and so does not
         // disturb a leader that the others are content with.
         enable_pre_vote: Some(true),
+        // A node whose files were damaged begins anew, and its log goes back. It was not in the elections meanwhile,
+        // and its acknowledgements of before still count, as they must: see [`crate::recovery`].
+        allow_log_reversion: Some(true),
         // A restarted leader must be elected again: its state machine runs without its own log on disk and
         // may be older than what it had confirmed, which only an election brings to light.
         enable_leader_restore: Some(false),

@@ -214,3 +214,31 @@ async fn a_failed_log_is_an_error_of_every_later_write() {
     assert!(store.append(entries(1, index + 1..index + 2), IOFlushed::noop()).await.is_err());
     assert!(store.truncate_after(None).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_vote_survives_the_loss_of_the_log_and_the_highest_that_is_found_counts() {
+    let root = tempfile::tempdir().unwrap();
+    let open_at = |log: &str| {
+        let options = LogOptions { votes_directory: Some(root.path().join("votes")), ..LogOptions::default() };
+        let log = Log::open(&root.path().join(log), options).unwrap();
+        LogStore::open(log.clone(), 1).map(|store| (store, log))
+    };
+    let (mut store, log) = open_at("log").unwrap();
+    assert_eq!(store.read_vote().await.unwrap(), None);
+    store.save_vote(&vote(3, 1, true)).await.unwrap();
+    drop((store, log));
+    // The log is gone.
+    let (mut store, log) = open_at("another").unwrap();
+    assert_eq!(store.read_vote().await.unwrap(), Some(vote(3, 1, true)));
+    store.save_vote(&vote(4, 2, false)).await.unwrap();
+    drop((store, log));
+    // One with an older vote than those kept: as if a crash had come before it was in the log.
+    let (mut store, log) = open_at("log").unwrap();
+    assert_eq!(store.read_vote().await.unwrap(), Some(vote(4, 2, false)));
+    drop((store, log));
+    // None are kept: as before there were any. They are made.
+    std::fs::remove_dir_all(root.path().join("votes")).unwrap();
+    let (mut store, log) = open_at("log").unwrap();
+    assert_eq!(store.read_vote().await.unwrap(), Some(vote(4, 2, false)));
+    assert_eq!(log.kept_votes(1).unwrap().unwrap().len(), 2);
+}

@@ -10,6 +10,8 @@ use bytes::Bytes;
 pub enum StoreError {
     #[error("reading {table:?} failed: {reason}")]
     Read { table: Table, reason: String },
+    #[error("a file with {table:?} is damaged: {reason}")]
+    Damaged { table: Table, reason: String },
     #[error("a value of {table:?} is not readable: {reason}")]
     Corrupt { table: Table, reason: String },
 }

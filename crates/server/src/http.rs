@@ -7,6 +7,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use dwell_consensus::group::Group;
+use dwell_consensus::recovery::RecoveryGate;
 use prometheus::Registry;
 
 use crate::metrics;
@@ -18,15 +19,16 @@ const LAG_MAX: u64 = 1000;
 struct Node {
     group: Group,
     registry: Registry,
+    gate: RecoveryGate,
 }
 
 /// The routes `/metrics`, `/healthz` and `/readyz`.
-pub fn router(group: Group, registry: Registry) -> Router {
+pub fn router(group: Group, registry: Registry, gate: RecoveryGate) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .with_state(Node { group, registry })
+        .with_state(Node { group, registry, gate })
 }
 
 async fn metrics(State(node): State<Node>) -> Response {
@@ -44,11 +46,15 @@ async fn healthz(State(node): State<Node>) -> (StatusCode, String) {
     }
 }
 
-/// Ready for clients: there is a leader, and this node has applied about all that it knows to be committed.
+/// Ready for clients: there is a leader, and this node has applied about all that it knows to be committed. Not while
+/// it recovers.
 async fn readyz(State(node): State<Node>) -> (StatusCode, String) {
     let status = node.group.status();
     if let Some(failure) = status.failure {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("raft has stopped: {failure}\n"));
+    }
+    if node.gate.is_recovering() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "recovering from damage of this node's files\n".into());
     }
     if status.leader_id.is_none() {
         return (StatusCode::SERVICE_UNAVAILABLE, "there is no leader\n".into());

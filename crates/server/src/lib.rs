@@ -6,6 +6,7 @@ mod http;
 mod hub;
 mod metrics;
 mod node;
+mod recovery;
 mod services;
 mod status;
 mod validate;

@@ -15,8 +15,8 @@ use dwell_proto::v1::membership_server::MembershipServer;
 use dwell_proto::v1::messages_server::MessagesServer;
 use dwell_proto::v1::queues_server::QueuesServer;
 use dwell_proto::v1::schedules_server::SchedulesServer;
-use dwell_storage::log::{GroupLogs, Log, LogOptions};
-use dwell_storage::state::{StateOptions, StateResources, StateStore};
+use dwell_storage::damage::Damage;
+use dwell_storage::log::GroupLogs;
 use dwell_transport::{Incoming, Tcp, Transport};
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -29,6 +29,7 @@ use crate::forward::ForwardLayer;
 use crate::http;
 use crate::hub::Hub;
 use crate::metrics::{HubMetrics, PublishMetrics};
+use crate::recovery::{Recovery, RecoveryError, Stores};
 use crate::services::Services;
 use crate::validate::Limits;
 
@@ -74,6 +75,12 @@ pub enum ServerError {
         /// Why.
         reason: String,
     },
+    /// This node's files are damaged. Started again, it recovers, if it can.
+    #[error("{0}; started again, this node recovers from the others")]
+    Damaged(Damage),
+    /// It cannot.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
     /// The group did not start.
     #[error(transparent)]
     Group(#[from] GroupError),
@@ -117,6 +124,8 @@ pub struct Node {
     environment: Environment,
     registry: Registry,
     groups: Groups,
+    links: PeerLinks,
+    recovery: Recovery,
     services: Services,
     client_incoming: Incoming,
     peer_incoming: Incoming,
@@ -131,7 +140,8 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     })?;
     let node = Node::start(config, Environment::default()).await?;
     let group = node.group().clone();
-    let http_server = axum::serve(http_listener, http::router(group.clone(), node.registry.clone())).into_future();
+    let routes = http::router(group.clone(), node.registry.clone(), node.recovery.gate.clone());
+    let http_server = axum::serve(http_listener, routes).into_future();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let outcome = tokio::select! {
@@ -158,25 +168,28 @@ impl Node {
         let hub = Hub::new(clock.clone(), HubMetrics::register(&registry)?);
         let peer_metrics = PeerMetrics::new(&registry)?;
         let links = PeerLinks::over(environment.transport.clone(), peer_metrics.clone());
-        let state = open_state(&config)?;
+        let Stores { logs, state, recovery } = Stores::open(&config, environment.logs.clone(), &registry)?;
         let snapshot_directory = state.snapshot_directory().to_owned();
-        let logs = match &environment.logs {
-            Some(logs) => logs.clone(),
-            None => open_log(&config, &registry)?,
-        };
         let options = GroupOptions {
             node_id: config.node_id,
             group_id: DEFAULT_GROUP,
             members: config.first_members(),
             logs,
             state,
-            network: PeerNetwork::new(links, DEFAULT_GROUP, config.node_id),
+            network: PeerNetwork::new(links.clone(), DEFAULT_GROUP, config.node_id),
             raft: config.raft_options(),
+            gate: recovery.gate.clone(),
             clock: clock.clone(),
             effects: hub.clone(),
         };
-        let group = Group::start(options, &registry).await?;
-        let groups = Groups::over(environment.transport.clone(), config.node_id, peer_metrics);
+        let started = Group::start(options, &registry).await;
+        // Damage that is met on the way has been noted, and is the cause of whatever went wrong.
+        if let (Err(_), Some(found)) = (&started, recovery.damage.damage()) {
+            return Err(ServerError::Damaged(found));
+        }
+        let group = started?;
+        let groups =
+            Groups::new(config.node_id, peer_metrics).over(environment.transport.clone()).behind(recovery.gate.clone());
         groups.insert(DEFAULT_GROUP, group.raft.clone(), snapshot_directory);
         hub.follow(group.leadership.clone());
         let limits = Limits { body_bytes_max: config.body_bytes_max };
@@ -190,7 +203,7 @@ impl Node {
             data_dir = %config.data_dir.display(),
             "node started"
         );
-        Ok(Node { config, environment, registry, groups, services, client_incoming, peer_incoming })
+        Ok(Node { config, environment, registry, groups, links, recovery, services, client_incoming, peer_incoming })
     }
 
     /// The group that the node takes part in.
@@ -200,7 +213,7 @@ impl Node {
 
     /// Serves clients and peers, until something fails.
     pub async fn serve(self) -> Result<(), ServerError> {
-        let Node { config, environment, groups, services, client_incoming, peer_incoming, .. } = self;
+        let Node { config, environment, groups, links, recovery, services, client_incoming, peer_incoming, .. } = self;
         let group = services.group.clone();
         let health = tonic_health::server::health_reporter();
         health.0.set_serving::<MessagesServer<Services>>().await;
@@ -231,7 +244,20 @@ impl Node {
         // Peers pass their clients' calls on, to be answered here without another hop.
         let from_peers = api(&services, request_bytes_max);
         let peer_server = peer::serve(peer_incoming, groups, from_peers, std::future::pending());
+        let recovered = async {
+            match recovery.complete(&config, &group, &links).await {
+                Ok(()) => std::future::pending().await,
+                Err(error) => error,
+            }
+        };
         tokio::select! {
+            // First: Raft stops for it too, and says less of it.
+            biased;
+            found = recovery.damage.reported() => {
+                recovery.count(&found);
+                Err(ServerError::Damaged(found))
+            }
+            error = recovered => Err(error.into()),
             served = client_server => served.map_err(ServerError::from),
             served = peer_server => served.map_err(ServerError::from),
             failure = raft_failure(&group) => Err(ServerError::Stopped(failure)),
@@ -246,21 +272,6 @@ async fn listen(
 ) -> Result<Incoming, ServerError> {
     let listened = environment.transport.listen(address).await;
     listened.map_err(|source| ServerError::Listen { address, purpose, source })
-}
-
-fn open_log(config: &Config, registry: &Registry) -> Result<Arc<dyn GroupLogs>, ServerError> {
-    let directory = config.data_dir.join("log");
-    let options = LogOptions { registry: registry.clone(), ..LogOptions::default() };
-    let log = Log::open(&directory, options);
-    Ok(log.map_err(|source| ServerError::Log { directory: directory.display().to_string(), source })?)
-}
-
-fn open_state(config: &Config) -> Result<StateStore, ServerError> {
-    let directory = config.data_dir.join("groups").join(DEFAULT_GROUP.to_string());
-    let failed = |reason: String| ServerError::State { directory: directory.display().to_string(), reason };
-    let options = StateOptions { memory_bytes: config.state_memory_bytes, ..StateOptions::default() };
-    let resources = StateResources::new(options).map_err(|error| failed(error.to_string()))?;
-    StateStore::open(&directory, &resources).map_err(|error| failed(error.to_string()))
 }
 
 /// The services that the leader answers.

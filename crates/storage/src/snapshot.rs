@@ -26,6 +26,7 @@ pub use error::SnapshotError;
 pub use manifest::SnapshotFile;
 pub use receiver::SnapshotReceiver;
 
+use crate::damage::{DamageSignal, DamagedPart};
 use crate::durable;
 use manifest::Manifest;
 
@@ -38,6 +39,20 @@ pub struct Snapshot {
     directory: Arc<SnapshotDirectory>,
     manifest: Arc<Manifest>,
     encoded: Bytes,
+    damage: DamageSignal,
+}
+
+/// The checksum of what was read of a file, from its beginning on.
+#[derive(Default)]
+pub struct ReadCheck {
+    hasher: crc32fast::Hasher,
+}
+
+impl ReadCheck {
+    /// Adds what was read next.
+    pub fn add(&mut self, data: &[u8]) {
+        self.hasher.update(data);
+    }
 }
 
 /// Removes a snapshot's files when it is not kept and nobody uses it any more.
@@ -61,7 +76,13 @@ impl Snapshot {
     /// A snapshot whose files and manifest are complete in `path`, and are removed with its last clone.
     fn temporary(path: PathBuf, manifest: Manifest, encoded: Bytes) -> Snapshot {
         let directory = SnapshotDirectory { path, kept: AtomicBool::new(false) };
-        Snapshot { directory: Arc::new(directory), manifest: Arc::new(manifest), encoded }
+        let damage = DamageSignal::default();
+        Snapshot { directory: Arc::new(directory), manifest: Arc::new(manifest), encoded, damage }
+    }
+
+    /// Reports its damage there.
+    fn reporting(self, damage: &DamageSignal) -> Snapshot {
+        Snapshot { damage: damage.clone(), ..self }
     }
 
     fn set_kept(&self, kept: bool) {
@@ -103,9 +124,28 @@ impl Snapshot {
         let rest = file.length.saturating_sub(offset);
         let length = usize::try_from(rest).unwrap_or(length_max).min(length_max);
         let mut chunk = BytesMut::zeroed(length);
-        let open = File::open(&path).map_err(SnapshotError::io(&path))?;
-        open.read_exact_at(&mut chunk, offset).map_err(SnapshotError::io(&path))?;
+        let open = self.reported(File::open(&path).map_err(SnapshotError::io(&path)))?;
+        let read = open.read_exact_at(&mut chunk, offset).map_err(SnapshotError::io(&path));
+        self.reported(read)?;
         Ok(chunk.freeze())
+    }
+
+    /// Fails if the whole file, as it was read, is not what it was when the snapshot was made. Its tables are those of
+    /// the state too, so this is damage of the node, and reported.
+    pub fn check(&self, file: &SnapshotFile, read: ReadCheck) -> Result<(), SnapshotError> {
+        let got = read.hasher.finalize();
+        if got == file.crc32 {
+            return Ok(());
+        }
+        self.reported(Err(SnapshotError::Checksum { name: file.name.clone(), got, expected: file.crc32 }))
+    }
+
+    fn reported<T>(&self, result: Result<T, SnapshotError>) -> Result<T, SnapshotError> {
+        result.inspect_err(|error| {
+            if error.is_damage() {
+                self.damage.report(DamagedPart::Snapshot, error);
+            }
+        })
     }
 
     /// Makes `target` a directory with the same files, durably, and without the manifest.

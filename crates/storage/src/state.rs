@@ -30,6 +30,7 @@ pub use error::StateError;
 pub use options::{StateMemory, StateOptions, StateResources};
 pub use reader::StateReader;
 
+use crate::damage::DamagedPart;
 use crate::durable;
 use crate::snapshot::{Catalog, Snapshot, SnapshotBuilder};
 use overlay::Overlay;
@@ -62,7 +63,7 @@ impl StateStore {
             let path = pointer::database_path(directory, leftover);
             durable::remove_directory(&path).map_err(StateError::io(&path))?;
         }
-        let snapshots = Arc::new(Catalog::open(&directory.join(SNAPSHOTS))?);
+        let snapshots = Arc::new(Catalog::open(&directory.join(SNAPSHOTS), resources.damage())?);
         let database = Arc::new(database);
         Ok(StateStore {
             directory: directory.to_path_buf(),
@@ -77,25 +78,36 @@ impl StateStore {
 
     /// The record given to the last commit; none before the first one.
     pub fn applied(&self) -> Result<Option<Bytes>, StateError> {
-        Ok(self.database.applied()?)
+        self.reported(self.database.applied())
     }
 
     /// Writes what is pending and a new applied record, all or nothing. It is not durable until a flush, which
     /// RocksDB does on its own when memory fills up: a crash takes the state back to an earlier commit.
     pub fn commit(&mut self, applied: &[u8]) -> Result<(), StateError> {
-        self.database.write(&self.overlay, applied)?;
+        self.reported(self.database.write(&self.overlay, applied))?;
         self.overlay.clear();
         Ok(())
     }
 
     /// Makes everything committed durable.
     pub fn flush(&self) -> Result<(), StateError> {
-        Ok(self.database.flush()?)
+        self.reported(self.database.flush())
+    }
+
+    /// Reports damage: of a write too, since a compaction that meets damage makes RocksDB refuse the next one.
+    fn reported<T>(&self, result: Result<T, rocksdb::Error>) -> Result<T, StateError> {
+        result.map_err(|error| {
+            let error = StateError::from(error);
+            if error.is_damage() {
+                self.resources.damage().report(DamagedPart::State, &error);
+            }
+            error
+        })
     }
 
     /// A reader of what is committed, for other threads.
     pub fn reader(&self) -> StateReader {
-        StateReader { database: self.shared.clone() }
+        StateReader { database: self.shared.clone(), damage: self.resources.damage().clone() }
     }
 
     /// What this store shares with the node's others.
@@ -178,12 +190,16 @@ impl StoreRead for StateStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         match self.overlay.get(table, key) {
             Some(pending) => Ok(pending.value.clone()),
-            None => self.database.get(table, key).map_err(scan::read_error(table)),
+            None => {
+                let read = self.database.get(table, key).map_err(scan::read_error(table));
+                scan::reported(read, self.resources.damage())
+            }
         }
     }
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        scan::merged(&self.database, &self.overlay, table, from, to, limit)
+        let rows = scan::merged(&self.database, &self.overlay, table, from, to, limit);
+        scan::reported(rows, self.resources.damage())
     }
 }
 

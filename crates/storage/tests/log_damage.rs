@@ -11,21 +11,26 @@ use futures::executor::block_on;
 
 use log_support::*;
 
-/// A log with ten records, each with one entry, and where each record begins and ends in the file.
-fn ten_records(directory: &Path) -> (PathBuf, Vec<usize>) {
+const MARK: &str = "DURABLE";
+
+/// A log with ten records, each with one entry, and where each record begins and ends in the file, with the mark of what
+/// was synced up to there.
+fn ten_records(directory: &Path) -> (PathBuf, Vec<usize>, Vec<Vec<u8>>) {
     let log = open(directory);
     put(&log, 1, "vote", "first");
     let length = || fs::metadata(&files(directory)[0]).unwrap().len();
+    let mark = || fs::read(directory.join(MARK)).unwrap();
     drop(log);
-    let mut ends = vec![length() as usize];
+    let (mut ends, mut marks) = (vec![length() as usize], vec![mark()]);
     for index in 0..10 {
         let log = open(directory);
         append(&log, 1, vec![entry(1, 1, index, 200)]);
         // The file is as long as its records only when it is closed.
         drop(log);
         ends.push(length() as usize);
+        marks.push(mark());
     }
-    (files(directory).remove(0), ends)
+    (files(directory).remove(0), ends, marks)
 }
 
 fn copy(from: &Path) -> tempfile::TempDir {
@@ -40,12 +45,14 @@ fn copy(from: &Path) -> tempfile::TempDir {
 #[test]
 fn a_torn_tail_costs_only_the_record_it_tore() {
     let directory = tempfile::tempdir().unwrap();
-    let (file, ends) = ten_records(directory.path());
+    let (file, ends, marks) = ten_records(directory.path());
     for (index, record) in ends.windows(2).enumerate().skip(7) {
         for length in [record[0] + 1, record[0] + 16, (record[0] + record[1]) / 2, record[1] - 1] {
             let torn = copy(directory.path());
             let torn_file = torn.path().join(file.file_name().unwrap());
             fs::OpenOptions::new().write(true).open(&torn_file).unwrap().set_len(length as u64).unwrap();
+            // The crash came before the record was synced.
+            fs::write(torn.path().join(MARK), &marks[index]).unwrap();
             let log = open(torn.path());
             let expected: Vec<_> = (0..index as u64).map(|index| entry(1, 1, index, 200)).collect();
             assert_eq!(read_all(&log, 1), expected, "record {index} cut at {length}");
@@ -60,7 +67,7 @@ fn a_torn_tail_costs_only_the_record_it_tore() {
 #[test]
 fn garbage_behind_the_last_record_is_cut_off() {
     let directory = tempfile::tempdir().unwrap();
-    let (file, _) = ten_records(directory.path());
+    let (file, _, _) = ten_records(directory.path());
     let noise: Vec<u8> = (0..50_000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     // What fallocate leaves, noise, and what an earlier use of the file could have left.
     for garbage in [vec![0; 100_000], noise, fs::read(&file).unwrap()[69..120].to_vec()] {
@@ -79,7 +86,7 @@ fn garbage_behind_the_last_record_is_cut_off() {
 #[test]
 fn a_byte_flipped_anywhere_before_the_last_record_is_never_served() {
     let directory = tempfile::tempdir().unwrap();
-    let (file, ends) = ten_records(directory.path());
+    let (file, ends, _) = ten_records(directory.path());
     let (mut on_open, mut on_read) = (0, 0);
     for position in (0..ends[9]).step_by(3) {
         let damaged = copy(directory.path());

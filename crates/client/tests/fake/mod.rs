@@ -453,6 +453,13 @@ impl Cluster for Service {
             None => Err(Status::unimplemented("not scripted")),
         }
     }
+
+    async fn get_state_digest(
+        &self,
+        _: Request<v1::GetStateDigestRequest>,
+    ) -> Result<Response<v1::GetStateDigestResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
 }
 
 /// An address where nobody listens.

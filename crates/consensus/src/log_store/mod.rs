@@ -4,6 +4,8 @@
 //! - Writes are serialized, votes and entries alike: all go through the log's one queue.
 //! - An append is readable when it returns: it is in the tail, and in the log's memory until it is on disk.
 //!   Its callback comes from the log's writer, after the fsync.
+//! - A vote is kept besides in the log, so that it survives damage of the log: of those that are found, the highest
+//!   counts.
 //! - A vote, and a truncation, are on disk before the call returns. A truncation that came back after a crash
 //!   could stand behind a snapshot that was installed since, and contradict it.
 //! - The committed position and a purge are lazy: they ride on the next fsync. Both may be lost in a crash
@@ -12,6 +14,7 @@
 
 mod tail;
 
+use std::cmp::Ordering;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
@@ -70,7 +73,7 @@ impl LogStore {
         let committed = log.get(group, KEY_COMMITTED)?.filter(|bytes| !bytes.is_empty());
         let shared = Shared {
             tail: Tail::new(log.tail_bytes_max()),
-            vote: log.get(group, KEY_VOTE)?.map(codec::decode_vote).transpose()?,
+            vote: open_vote(&*log, group)?,
             committed: committed.map(codec::decode_log_id).transpose()?,
             purged,
             last,
@@ -96,6 +99,35 @@ impl LogStore {
         let entries = self.log.read(self.group, range, bytes_max).await?;
         entries.into_iter().map(|entry| Ok(codec::decode_entry(entry.into_payload())?)).collect()
     }
+}
+
+/// The highest of the votes in the log and beside it. Where one of them is missing or lower, as after damage or a
+/// crash, it is made up for. Blocks for that: this is for opening only.
+fn open_vote(log: &dyn GroupLogs, group: GroupId) -> io::Result<Option<Vote>> {
+    let in_log = log.get(group, KEY_VOTE)?.map(codec::decode_vote).transpose()?;
+    let Some(copies) = log.kept_votes(group)? else { return Ok(in_log) };
+    let kept: Vec<Vote> = copies.into_iter().map(codec::decode_vote).collect::<Result<_, _>>()?;
+    let mut highest = in_log;
+    for vote in &kept {
+        highest = match highest.map(|highest| (highest, highest.partial_cmp(vote))) {
+            None | Some((_, Some(Ordering::Less))) => Some(*vote),
+            Some((highest, Some(_))) => Some(highest),
+            // Two votes of which none is the higher cannot both have been given.
+            Some((highest, None)) => {
+                let message = format!("group {group}: the votes {highest} and {vote} contradict each other");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
+        };
+    }
+    let is_kept = in_log == highest && kept.len() == 2 && kept.iter().all(|vote| Some(*vote) == highest);
+    if let Some(vote) = highest
+        && !is_kept
+    {
+        let (written, wait) = waiter();
+        log.put_vote(group, KEY_VOTE, codec::encode_vote(&vote), written)?;
+        futures::executor::block_on(wait)?;
+    }
+    Ok(highest)
 }
 
 /// The id of the last entry. Blocks for one read: this is for opening only.
@@ -183,7 +215,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let (written, wait) = waiter();
-        self.log.put(self.group, KEY_VOTE, codec::encode_vote(vote), written)?;
+        self.log.put_vote(self.group, KEY_VOTE, codec::encode_vote(vote), written)?;
         wait.await?;
         self.shared.lock().vote = Some(*vote);
         Ok(())

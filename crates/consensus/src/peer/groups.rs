@@ -12,6 +12,7 @@ use tonic::Status;
 
 use super::PeerMetrics;
 use super::succession::Succession;
+use crate::recovery::RecoveryGate;
 use crate::types::{GroupId, NodeId, Raft};
 
 /// The groups of a node; cheap to clone. Groups may come and go while the node serves its peers.
@@ -20,6 +21,7 @@ pub struct Groups {
     node: NodeId,
     metrics: PeerMetrics,
     transport: Arc<dyn Transport>,
+    gate: RecoveryGate,
     groups: Arc<RwLock<BTreeMap<GroupId, Arc<PeerGroup>>>>,
 }
 
@@ -31,25 +33,33 @@ pub(super) struct PeerGroup {
     /// Held while a snapshot is received.
     pub(super) receiving: Mutex<()>,
     pub(super) succession: Succession,
+    pub(super) gate: RecoveryGate,
 }
 
 impl Groups {
     /// No groups yet, on this node, `node`.
     pub fn new(node: NodeId, metrics: PeerMetrics) -> Self {
-        Self::over(Arc::new(Tcp), node, metrics)
+        let (transport, gate) = (Arc::new(Tcp), RecoveryGate::default());
+        Self { node, metrics, transport, gate, groups: Arc::default() }
     }
 
-    /// The same where peers are reached over another transport than TCP.
-    pub fn over(transport: Arc<dyn Transport>, node: NodeId, metrics: PeerMetrics) -> Self {
-        Self { node, metrics, transport, groups: Arc::default() }
+    /// Reaches peers over another transport than TCP. Before groups are inserted.
+    pub fn over(self, transport: Arc<dyn Transport>) -> Self {
+        Self { transport, ..self }
+    }
+
+    /// Refuses votes while the node recovers. Before groups are inserted.
+    pub fn behind(self, gate: RecoveryGate) -> Self {
+        Self { gate, ..self }
     }
 
     /// Lets peers reach a group. Snapshots that they send are received in `snapshot_directory`.
     pub fn insert(&self, group: GroupId, raft: Raft, snapshot_directory: PathBuf) {
+        let (transport, gate) = (self.transport.clone(), self.gate.clone());
         let dead_leaders = self.metrics.dead_leaders.clone();
-        let succession = Succession::new(raft.clone(), self.node, dead_leaders, self.transport.clone());
-        let peer_group =
-            PeerGroup { node: self.node, raft, snapshot_directory, receiving: Mutex::default(), succession };
+        let succession = Succession::new(raft.clone(), self.node, dead_leaders, transport, gate.clone());
+        let receiving = Mutex::default();
+        let peer_group = PeerGroup { node: self.node, raft, snapshot_directory, receiving, succession, gate };
         self.groups.write().insert(group, Arc::new(peer_group));
     }
 

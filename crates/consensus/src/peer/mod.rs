@@ -14,6 +14,7 @@ mod incoming;
 mod links;
 mod metrics;
 mod network;
+mod position;
 mod probe;
 mod receive;
 mod retry;
@@ -26,6 +27,7 @@ pub use groups::Groups;
 pub use links::{LinkError, PeerLink, PeerLinks};
 pub use metrics::PeerMetrics;
 pub use network::{PeerClient, PeerNetwork};
+pub(crate) use position::position_of;
 pub use serve::serve;
 pub use service::PeerService;
 

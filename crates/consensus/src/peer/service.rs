@@ -9,7 +9,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::convert::{
     transfer_request_from_wire, transfer_response_to_wire, vote_request_from_wire, vote_response_to_wire,
 };
-use super::{Groups, MESSAGE_BYTES_MAX, incoming, receive};
+use super::groups::PeerGroup;
+use super::{Groups, MESSAGE_BYTES_MAX, incoming, position, receive};
 
 /// Answers the other nodes, for all groups of this one.
 #[derive(Clone)]
@@ -34,6 +35,7 @@ impl RaftService for PeerService {
     async fn vote(&self, request: Request<wire::VoteRequest>) -> Result<Response<wire::VoteResponse>, Status> {
         let message = request.into_inner();
         let group = self.groups.route(message.route.as_ref())?;
+        refuse_recovering(&group)?;
         let pre_vote = message.pre_vote;
         let request = vote_request_from_wire(message, group.node)?;
         let answer = if pre_vote { group.raft.pre_vote(request).await } else { group.raft.vote(request).await };
@@ -74,10 +76,27 @@ impl RaftService for PeerService {
     ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
         let message = request.into_inner();
         let group = self.groups.route(message.route.as_ref())?;
+        refuse_recovering(&group)?;
         let request = transfer_request_from_wire(message, group.node)?;
         let answer = group.raft.handle_transfer_leader(request).await.map_err(stopped)?;
         Ok(Response::new(transfer_response_to_wire(&answer)))
     }
+
+    async fn position(
+        &self,
+        request: Request<wire::PositionRequest>,
+    ) -> Result<Response<wire::PositionResponse>, Status> {
+        let group = self.groups.route(request.into_inner().route.as_ref())?;
+        Ok(Response::new(position::answer(&group).await?))
+    }
+}
+
+/// A node that may have lost what it acknowledged has no part in elections.
+fn refuse_recovering(group: &PeerGroup) -> Result<(), Status> {
+    if group.gate.is_recovering() {
+        return Err(Status::unavailable(format!("node {} recovers from damage and does not vote", group.node)));
+    }
+    Ok(())
 }
 
 /// Raft takes no more calls: a storage fault, or the node is on its way out.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dwell_proto::peer as wire;
 use dwell_proto::peer::snapshot_part::Part;
-use dwell_storage::snapshot::{Snapshot, SnapshotError, SnapshotFile};
+use dwell_storage::snapshot::{ReadCheck, Snapshot, SnapshotError, SnapshotFile};
 use openraft::StorageError;
 use openraft::errors::{ErrorSource, RPCError, StreamingError, Unreachable};
 use openraft::impls::BoxedErrorSource;
@@ -123,16 +123,19 @@ impl Shipment<'_> {
 
     async fn file(&self, file: &SnapshotFile) -> Result<(), ShipError> {
         let mut offset = 0;
+        let mut check = ReadCheck::default();
         while offset < file.length {
             let (snapshot, reading, chunk_bytes) = (self.snapshot.clone(), file.clone(), self.chunk_bytes);
             let data = blocking::apart(move || snapshot.read(&reading, offset, chunk_bytes)).await??;
             let length = data.len() as u64;
+            check.add(&data);
             let chunk = wire::SnapshotChunk { file: file.name.clone(), offset, data };
             self.part(Part::Chunk(chunk)).await?;
             self.link.snapshot_bytes.inc_by(length);
             offset += length;
         }
-        Ok(())
+        // Before `end`: the receiver does not install what this node knows to be damaged.
+        Ok(self.snapshot.check(file, check)?)
     }
 
     async fn part(&self, part: Part) -> Result<(), ShipError> {

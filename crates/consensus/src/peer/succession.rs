@@ -28,6 +28,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::probe::{Verdict, probe};
+use crate::recovery::RecoveryGate;
 use crate::types::{NodeId, Raft, Vote};
 
 /// How long the follower of the next rank waits for the one before it: for an election on a LAN, with an fsync
@@ -45,6 +46,7 @@ pub(super) struct Succession {
     node: NodeId,
     dead_leaders: IntCounter,
     transport: Arc<dyn Transport>,
+    gate: RecoveryGate,
     watch: Arc<Mutex<Watch>>,
 }
 
@@ -67,9 +69,15 @@ struct Suspect {
 }
 
 impl Succession {
-    pub(super) fn new(raft: Raft, node: NodeId, dead_leaders: IntCounter, transport: Arc<dyn Transport>) -> Self {
+    pub(super) fn new(
+        raft: Raft,
+        node: NodeId,
+        dead_leaders: IntCounter,
+        transport: Arc<dyn Transport>,
+        gate: RecoveryGate,
+    ) -> Self {
         let watch = Watch { heard: Instant::now(), waiting: false, looking: None };
-        Self { raft, node, dead_leaders, transport, watch: Arc::new(Mutex::new(watch)) }
+        Self { raft, node, dead_leaders, transport, gate, watch: Arc::new(Mutex::new(watch)) }
     }
 
     /// A leader said something. Returns at once.
@@ -118,7 +126,8 @@ impl Succession {
         let metrics = self.raft.server_metrics().borrow_watched().clone();
         let vote = metrics.vote;
         let leader = vote.leader_id.node_id;
-        if !vote.committed || leader == self.node {
+        // A node that recovers must not lead.
+        if !vote.committed || leader == self.node || self.gate.is_recovering() {
             return None;
         }
         let rank = rank(metrics.membership_config.voter_ids(), leader, self.node)?;

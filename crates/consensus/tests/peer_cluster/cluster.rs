@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use dwell_consensus::options::{RaftOptions, raft_config};
 use dwell_consensus::peer::{Groups, PeerLinks, PeerMetrics, PeerNetwork, serve};
+use dwell_consensus::recovery::RecoveryGate;
 use dwell_consensus::types::{DEFAULT_GROUP, NodeAddress, NodeId, Raft, TypeConfig};
 use openraft::RaftMetrics;
 use openraft::async_runtime::WatchReceiver;
@@ -61,6 +62,8 @@ pub struct TestCluster {
     members: BTreeMap<NodeId, NodeAddress>,
     pub nodes: BTreeMap<NodeId, TestNode>,
     holds: Vec<stores::Hold>,
+    /// Of nodes that recover.
+    pub gates: BTreeMap<NodeId, RecoveryGate>,
 }
 
 impl TestCluster {
@@ -75,6 +78,7 @@ impl TestCluster {
             members: BTreeMap::new(),
             nodes: BTreeMap::new(),
             holds: Vec::new(),
+            gates: BTreeMap::new(),
         };
         for node in 1..=nodes {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -140,10 +144,12 @@ impl TestCluster {
         if let Some(max_payload_entries) = self.max_payload_entries {
             config.max_payload_entries = max_payload_entries;
         }
+        let gate = self.gates.get(&node).cloned().unwrap_or_default();
+        config.enable_elect = !gate.is_recovering();
         let config = Arc::new(config);
         let registry = prometheus::Registry::new();
         let metrics = PeerMetrics::new(&registry).unwrap();
-        let groups = Groups::new(node, metrics.clone());
+        let groups = Groups::new(node, metrics.clone()).behind(gate);
         let start = async move {
             let (log_store, state_machine, snapshots, hold) = stores::open(&directory);
             let network = PeerNetwork::new(PeerLinks::new(metrics), DEFAULT_GROUP, node);

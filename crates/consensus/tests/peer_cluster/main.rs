@@ -3,6 +3,7 @@
 
 mod cluster;
 mod proxy;
+mod recovery;
 mod refusal;
 mod replication;
 mod snapshot;

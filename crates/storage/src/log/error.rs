@@ -17,6 +17,17 @@ pub enum LogError {
     /// what it acknowledged would break the promise of the majority it was part of.
     #[error("the log is corrupt: {0}")]
     Corrupt(String),
+    /// Written by a newer node.
+    #[error("the log has format version {got}, this node reads up to {known}")]
+    Version {
+        /// The version found.
+        got: u32,
+        /// The version that this node writes.
+        known: u32,
+    },
+    /// The system refused to read. What was written may still be there.
+    #[error("the log cannot be read: {0}")]
+    Read(String),
     /// Options that contradict each other.
     #[error("invalid log options: {0}")]
     Options(String),
@@ -62,7 +73,9 @@ impl From<LogError> for std::io::Error {
             LogError::Options(_) | LogError::Hole { .. } | LogError::Purged { .. } | LogError::ReservedGroup => {
                 std::io::ErrorKind::InvalidInput
             }
-            LogError::Open { .. } | LogError::Failed(_) => std::io::ErrorKind::Other,
+            LogError::Open { .. } | LogError::Version { .. } | LogError::Read(_) | LogError::Failed(_) => {
+                std::io::ErrorKind::Other
+            }
         };
         std::io::Error::new(kind, error)
     }

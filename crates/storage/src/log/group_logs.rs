@@ -25,8 +25,10 @@ pub trait GroupLogs: Send + Sync + 'static {
     fn truncate(&self, group: u64, index: u64, written: Written) -> Result<(), LogError>;
     /// See [`Log::purge`].
     fn purge(&self, group: u64, index: u64, note: Bytes) -> Result<(), LogError>;
-    /// See [`Log::put`].
-    fn put(&self, group: u64, key: &[u8], value: Bytes, written: Written) -> Result<(), LogError>;
+    /// See [`Log::put_vote`].
+    fn put_vote(&self, group: u64, key: &[u8], vote: Bytes, written: Written) -> Result<(), LogError>;
+    /// See [`Log::kept_votes`].
+    fn kept_votes(&self, group: u64) -> Result<Option<Vec<Bytes>>, LogError>;
     /// See [`Log::put_lazily`].
     fn put_lazily(&self, group: u64, key: &[u8], value: Bytes) -> Result<(), LogError>;
     /// See [`Log::get`].
@@ -60,8 +62,12 @@ impl GroupLogs for Log {
         Log::purge(self, group, index, note)
     }
 
-    fn put(&self, group: u64, key: &[u8], value: Bytes, written: Written) -> Result<(), LogError> {
-        Log::put(self, group, key, value, written)
+    fn put_vote(&self, group: u64, key: &[u8], vote: Bytes, written: Written) -> Result<(), LogError> {
+        Log::put_vote(self, group, key, vote, written)
+    }
+
+    fn kept_votes(&self, group: u64) -> Result<Option<Vec<Bytes>>, LogError> {
+        Log::kept_votes(self, group)
     }
 
     fn put_lazily(&self, group: u64, key: &[u8], value: Bytes) -> Result<(), LogError> {

@@ -5,12 +5,14 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use super::LogError;
+use super::{LogError, mark};
 
 const FILE: &str = "IDENTITY";
 const FILE_NEW: &str = "IDENTITY.new";
 const MAGIC: &[u8; 8] = b"dwellLOG";
-const VERSION: u32 = 1;
+/// Version 1 had no [`mark`]. A log keeps the version that it began with.
+const VERSION_WITHOUT_MARK: u32 = 1;
+const VERSION: u32 = 2;
 const LENGTH: usize = MAGIC.len() + 4 + STAMP_LENGTH + 4;
 
 /// Bytes of a [`Stamp`].
@@ -20,8 +22,16 @@ pub(super) const STAMP_LENGTH: usize = 16;
 /// log, and not a message body that looks like one.
 pub(super) type Stamp = [u8; STAMP_LENGTH];
 
+/// What a log directory says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub stamp: Stamp,
+    /// The log began with a [`mark`], which therefore must be there.
+    pub has_mark: bool,
+}
+
 /// Reads the identity of the log in `directory`, or gives it one if nothing is there yet.
-pub(super) fn open(directory: &Path) -> Result<Stamp, LogError> {
+pub(super) fn open(directory: &Path) -> Result<Identity, LogError> {
     match fs::read(directory.join(FILE)) {
         Ok(bytes) => decode(&bytes),
         Err(error) if error.kind() == ErrorKind::NotFound => create(directory),
@@ -34,7 +44,7 @@ pub(super) fn sync_directory(directory: &Path) -> std::io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-fn create(directory: &Path) -> Result<Stamp, LogError> {
+fn create(directory: &Path) -> Result<Identity, LogError> {
     let has_log_files = fs::read_dir(directory)
         .and_then(|mut files| {
             files.try_fold(false, |found, file| Ok(found || file?.file_name().to_string_lossy().ends_with(".raftlog")))
@@ -45,6 +55,8 @@ fn create(directory: &Path) -> Result<Stamp, LogError> {
     }
     let stamp = random_stamp();
     let write = || -> std::io::Result<()> {
+        // First, so that no log of this version is without.
+        mark::create(directory, &stamp)?;
         let mut file = File::create(directory.join(FILE_NEW))?;
         file.write_all(&encode(&stamp))?;
         file.sync_all()?;
@@ -52,7 +64,7 @@ fn create(directory: &Path) -> Result<Stamp, LogError> {
         sync_directory(directory)
     };
     write().map_err(|error| LogError::open(directory, error))?;
-    Ok(stamp)
+    Ok(Identity { stamp, has_mark: true })
 }
 
 /// Unpredictable, as the keys of the standard hasher are: they come from the system.
@@ -73,7 +85,7 @@ fn encode(stamp: &Stamp) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Result<Stamp, LogError> {
+fn decode(bytes: &[u8]) -> Result<Identity, LogError> {
     let corrupt = |what: &str| LogError::Corrupt(format!("{FILE} {what}"));
     let (magic, rest) = bytes.split_first_chunk::<8>().ok_or_else(|| corrupt("is too short"))?;
     let (version, rest) = rest.split_first_chunk::<4>().ok_or_else(|| corrupt("is too short"))?;
@@ -82,14 +94,14 @@ fn decode(bytes: &[u8]) -> Result<Stamp, LogError> {
     }
     // Before the checksum, whose place another version may have changed.
     let version = u32::from_be_bytes(*version);
-    if version != VERSION {
-        return Err(LogError::Corrupt(format!("{FILE} has format version {version}, this node reads {VERSION}")));
+    if !(VERSION_WITHOUT_MARK..=VERSION).contains(&version) {
+        return Err(LogError::Version { got: version, known: VERSION });
     }
     let (stamp, checksum) = rest.split_first_chunk::<STAMP_LENGTH>().ok_or_else(|| corrupt("is too short"))?;
     if checksum != crc32fast::hash(&bytes[..LENGTH - 4]).to_be_bytes() {
         return Err(corrupt("has a wrong checksum"));
     }
-    Ok(*stamp)
+    Ok(Identity { stamp: *stamp, has_mark: version > VERSION_WITHOUT_MARK })
 }
 
 #[cfg(test)]
@@ -99,19 +111,24 @@ mod tests {
     #[test]
     fn an_identity_is_kept_and_is_unlike_any_other() {
         let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let stamp = open(one.path()).unwrap();
-        assert_eq!(open(one.path()).unwrap(), stamp);
-        assert_ne!(open(other.path()).unwrap(), stamp);
+        let identity = open(one.path()).unwrap();
+        assert_eq!(open(one.path()).unwrap(), identity);
+        assert_ne!(open(other.path()).unwrap().stamp, identity.stamp);
     }
 
     #[test]
     fn a_damaged_identity_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let bytes = encode(&open(directory.path()).unwrap());
+        let bytes = encode(&open(directory.path()).unwrap().stamp);
         for position in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[position] ^= 1;
-            assert!(matches!(decode(&damaged), Err(LogError::Corrupt(_))), "byte {position}");
+            // A version that is not known may be a newer one's, whose data must not be taken for damaged.
+            match decode(&damaged) {
+                Err(LogError::Corrupt(_)) => {}
+                Err(LogError::Version { .. }) => assert!((8..12).contains(&position), "byte {position}"),
+                other => panic!("byte {position}: {other:?}"),
+            }
             assert!(matches!(decode(&bytes[..position]), Err(LogError::Corrupt(_))), "length {position}");
         }
     }

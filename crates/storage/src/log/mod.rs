@@ -11,11 +11,13 @@ mod error;
 mod group;
 mod group_logs;
 mod identity;
+mod mark;
 mod metrics;
 mod options;
 mod queue;
 mod reader;
 mod tail;
+mod votes;
 mod writer;
 
 use std::collections::HashMap;
@@ -35,12 +37,17 @@ pub use self::entry::LogEntry;
 pub use self::error::LogError;
 pub use self::group_logs::{GroupLogs, Written};
 pub use self::options::LogOptions;
+pub use self::votes::read_votes;
 
 use self::group::{Group, KEY_CALLER, KEY_PURGED, KEY_TRUNCATED, Located};
+use self::identity::Identity;
+use self::mark::Mark;
 use self::metrics::LogMetrics;
 use self::queue::{Change, Queue, Request, encode_position, encode_purge};
 use self::reader::{ReadRequest, Reader};
-use self::writer::{Cleaner, GROUP_RESERVED, Writer, panic_message};
+use self::votes::Votes;
+use self::writer::{Cleaner, GROUP_RESERVED, KEY_BATCH, Writer, panic_message};
+use crate::damage::DamagedPart;
 
 /// How often a read that met a moving log tries again before it takes what it sees for damage.
 const READ_ATTEMPTS: usize = 8;
@@ -78,23 +85,30 @@ impl Log {
     /// Opens the log in `directory`, or begins one if the directory is empty or missing.
     ///
     /// The last write is cut off if a crash tore it: nobody was answered for it. Any other damage that can
-    /// be seen without reading every entry is an error; entries are checked when they are read.
+    /// be seen without reading every entry is an error, also that of a last write that somebody was answered for;
+    /// entries are checked when they are read.
     pub fn open(directory: &Path, options: LogOptions) -> Result<Arc<Self>, LogError> {
         let config = options.engine_config(directory)?;
-        let metrics = LogMetrics::register(&options.registry)?;
         fs::create_dir_all(directory).map_err(|error| LogError::open(directory, error))?;
-        let stamp = identity::open(directory)?;
+        let Identity { stamp, has_mark } = identity::open(directory)?;
+        let mut mark = Mark::open(directory, &stamp, !has_mark)?;
         tail::check(directory, &stamp)?;
         let engine = open_engine(directory, config)?;
         // raft-engine does not make the name of its first file durable.
         identity::sync_directory(directory).map_err(|error| LogError::open(directory, error))?;
+        check_end(&engine, &mut mark)?;
         let groups = load_groups(&engine)?;
+        let votes = options.votes_directory.as_deref().map(Votes::open).transpose();
+        let votes = votes.map_err(|error| LogError::open(directory, error))?;
 
+        // Not before: who sets a damaged log aside opens another one, with the same registry.
+        let metrics = LogMetrics::register(&options.registry)?;
         let queue = Queue::new(metrics.write_queue.clone());
         let shared = Arc::new(Shared { engine, queue, groups: RwLock::new(groups), metrics });
         // One waiting wake-up is enough: it is only looked at when the cleaner is done.
         let (compacted, wake) = mpsc::sync_channel(1);
-        let writer = Writer { shared: shared.clone(), stamp, compacted, batch_bytes_max: options.batch_bytes_max };
+        let batch_bytes_max = options.batch_bytes_max;
+        let writer = Writer { shared: shared.clone(), stamp, mark, votes, compacted, batch_bytes_max };
         let cleaner = Cleaner { shared: shared.clone(), compacted: wake };
         let (reads, requests) = mpsc::channel();
         let reader = Reader { shared: shared.clone(), requests };
@@ -217,6 +231,26 @@ impl Log {
         self.put_request(group, key, value, Some(Box::new(written)))
     }
 
+    /// As [`Log::put`], for the group's vote: it is on disk also in [`LogOptions::votes_directory`], where it
+    /// survives the loss of the log.
+    pub fn put_vote(
+        &self,
+        group: u64,
+        key: &[u8],
+        vote: Bytes,
+        written: impl FnOnce(Result<(), LogError>) + Send + 'static,
+    ) -> Result<(), LogError> {
+        let keep = Change::KeepVote(vote.to_vec());
+        self.put_changes(group, key, vote, vec![keep], Some(Box::new(written)))
+    }
+
+    /// The copies of a group's vote that are kept besides in the log, those of the two that are readable. None if
+    /// none are kept.
+    pub fn kept_votes(&self, group: u64) -> Result<Option<Vec<Bytes>>, LogError> {
+        let Some(directory) = &self.options.votes_directory else { return Ok(None) };
+        read_votes(directory, group).map(Some).map_err(|error| LogError::open(directory, error))
+    }
+
     /// As [`Log::put`], but nobody waits: it costs no fsync, is written with the next write that somebody
     /// waits for, and may be lost in a crash before that.
     pub fn put_lazily(&self, group: u64, key: &[u8], value: Bytes) -> Result<(), LogError> {
@@ -224,9 +258,20 @@ impl Log {
     }
 
     fn put_request(&self, group: u64, key: &[u8], value: Bytes, written: Option<Written>) -> Result<(), LogError> {
+        self.put_changes(group, key, value, Vec::new(), written)
+    }
+
+    fn put_changes(
+        &self,
+        group: u64,
+        key: &[u8],
+        value: Bytes,
+        mut changes: Vec<Change>,
+        written: Option<Written>,
+    ) -> Result<(), LogError> {
         let group = self.shared.group(group)?;
         let mut state = group.lock();
-        let changes = vec![Change::Put([&[KEY_CALLER], key].concat(), value.to_vec())];
+        changes.push(Change::Put([&[KEY_CALLER], key].concat(), value.to_vec()));
         self.shared.queue.push(Request { group: group.id, changes, written, room: None })?;
         state.values.insert(key.to_vec(), value);
         Ok(())
@@ -265,7 +310,12 @@ impl Log {
                 }
                 // Files may also have been replaced: raft-engine moves entries that outlive their file.
                 Err(_) if attempt < READ_ATTEMPTS => attempt += 1,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if matches!(error, LogError::Corrupt(_)) {
+                        self.options.damage.report(DamagedPart::Log, &error);
+                    }
+                    return Err(error);
+                }
             }
         }
     }
@@ -337,6 +387,24 @@ fn open_engine(directory: &Path, config: raft_engine::Config) -> Result<Engine, 
             }
             error => LogError::open(directory, error),
         })
+}
+
+/// Refuses a log that lacks batches that are known to have been synced.
+fn check_end(engine: &Engine, mark: &mut Mark) -> Result<(), LogError> {
+    let number = engine.get(GROUP_RESERVED, KEY_BATCH).map(|number| {
+        let number = <[u8; 8]>::try_from(number);
+        number.map_err(|_| LogError::Corrupt("the number of a batch is not 8 bytes long".to_owned()))
+    });
+    // None: the log is empty, or older than the numbers.
+    let last = number.transpose()?.map_or(0, u64::from_be_bytes);
+    if last < mark.batch() {
+        return Err(LogError::Corrupt(format!(
+            "it ends with batch {last}, but batch {} was synced: what was acknowledged is missing",
+            mark.batch()
+        )));
+    }
+    mark.resume(last);
+    Ok(())
 }
 
 fn load_groups(engine: &Engine) -> Result<HashMap<u64, Arc<Group>>, LogError> {

@@ -1,11 +1,12 @@
 //! How the log uses disk and memory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use prometheus::Registry;
 use raft_engine::{Config, ReadableSize, RecoveryMode};
 
 use super::LogError;
+use crate::damage::DamageSignal;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -22,6 +23,10 @@ pub struct LogOptions {
     pub queue_bytes_max: usize,
     /// How much of the recent log each group's reader may keep decoded in memory.
     pub tail_bytes_max: usize,
+    /// Where the votes are kept besides in the log: outside of its directory. None: nowhere.
+    pub votes_directory: Option<PathBuf>,
+    /// Told of damage that a read meets.
+    pub damage: DamageSignal,
     /// Where the metrics are registered.
     pub registry: Registry,
 }
@@ -39,6 +44,8 @@ impl Default for LogOptions {
             // About what a slow disk writes in half a second.
             queue_bytes_max: 64 * MIB as usize,
             tail_bytes_max: 64 * MIB as usize,
+            votes_directory: None,
+            damage: DamageSignal::default(),
             registry: Registry::new(),
         }
     }

@@ -17,6 +17,8 @@ pub(super) enum Change {
     Append(Vec<LogEntry>),
     /// A key of the group.
     Put(Vec<u8>, Vec<u8>),
+    /// The group's vote, to be kept besides in the log, and before it is there.
+    KeepVote(Vec<u8>),
     /// Entries below this position are not needed any more.
     Compact(u64),
 }
@@ -36,6 +38,7 @@ impl Request {
         let change = |change: &Change| match change {
             Change::Append(entries) => entries.iter().map(LogEntry::weight).sum(),
             Change::Put(key, value) => key.len() + value.len(),
+            Change::KeepVote(vote) => vote.len(),
             Change::Compact(_) => size_of::<u64>(),
         };
         self.changes.iter().map(change).sum()

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::entry::Adapter;
 use super::writer::panic_message;
 use super::{LogEntry, LogError, Shared};
+use crate::damage::is_file_damage;
 
 /// raft-engine adds up sizes in 32 bits.
 const READ_BYTES_MAX: usize = 1 << 30;
@@ -48,9 +49,31 @@ impl Reader {
             let bytes_max = Some(READ_BYTES_MAX.min(*bytes_max));
             self.shared.engine.fetch_entries_to::<Adapter>(*group, range.start, range.end, bytes_max, &mut entries)
         }))
-        .map_err(|panic| panic_message(&*panic))
-        .and_then(|read| read.map_err(|error| error.to_string()))
-        .map_err(|error| LogError::Corrupt(format!("group {group}: entries {range:?}: {error}")))?;
+        .map_err(|panic| LogError::Corrupt(format!("group {group}: entries {range:?}: {}", panic_message(&*panic))))?
+        .map_err(|error| read_error(&format!("group {group}: entries {range:?}"), &error))?;
         Ok(entries)
+    }
+}
+
+/// A disk that refuses to read says nothing of what is on it; everything else does.
+fn read_error(what: &str, error: &raft_engine::Error) -> LogError {
+    match error {
+        raft_engine::Error::Io(io_error) if !is_file_damage(io_error) => LogError::Read(format!("{what}: {error}")),
+        _ => LogError::Corrupt(format!("{what}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_refuses_to_read_is_not_taken_for_damage() {
+        let refused = |code| read_error("entries", &std::io::Error::from_raw_os_error(code).into());
+        assert!(matches!(refused(5), LogError::Read(_)));
+        assert!(matches!(refused(28), LogError::Read(_)));
+        assert!(matches!(refused(2), LogError::Corrupt(_)));
+        let checksum = raft_engine::Error::Corruption("checksum".to_owned());
+        assert!(matches!(read_error("entries", &checksum), LogError::Corrupt(_)));
     }
 }

@@ -8,24 +8,31 @@ use raft_engine::{Command, LogBatch};
 
 use super::entry::Adapter;
 use super::identity::Stamp;
+use super::mark::Mark;
 use super::queue::{Change, Request, Taken};
+use super::votes::Votes;
 use super::{LogError, Shared};
 
 /// The group that belongs to the log itself.
 pub(super) const GROUP_RESERVED: u64 = 0;
 const KEY_STAMP: &[u8] = b"stamp";
+/// The number of the batch that a record is; see [`Mark`].
+pub(super) const KEY_BATCH: &[u8] = b"batch";
 
 /// Writes what is in the queue until the queue is closed, or a write fails.
 pub(super) struct Writer {
     pub shared: Arc<Shared>,
     pub stamp: Stamp,
+    pub mark: Mark,
+    /// None: votes are in the log alone.
+    pub votes: Option<Votes>,
     /// Wakes the [`Cleaner`].
     pub compacted: SyncSender<()>,
     pub batch_bytes_max: usize,
 }
 
 impl Writer {
-    pub fn run(self) {
+    pub fn run(mut self) {
         let mut batch = LogBatch::default();
         while let Some(Taken { mut requests, last_number }) = self.shared.queue.take(self.batch_bytes_max) {
             if let Err(error) = self.write(&mut batch, &mut requests) {
@@ -49,12 +56,17 @@ impl Writer {
         }
     }
 
-    fn write(&self, batch: &mut LogBatch, requests: &mut [Request]) -> Result<(), LogError> {
+    fn write(&mut self, batch: &mut LogBatch, requests: &mut [Request]) -> Result<(), LogError> {
+        let number = self.mark.batch() + 1;
         let mut entries_count = 0;
         for request in requests {
+            self.keep_votes(request)?;
             entries_count += add(batch, request).map_err(|error| LogError::Failed(error.to_string()))?;
         }
-        // Last, so that the record ends with it.
+        // The stamp comes last, so that the record ends with it.
+        batch
+            .put(GROUP_RESERVED, KEY_BATCH.to_vec(), number.to_be_bytes().to_vec())
+            .map_err(|error| LogError::Failed(error.to_string()))?;
         batch
             .put(GROUP_RESERVED, KEY_STAMP.to_vec(), self.stamp.to_vec())
             .map_err(|error| LogError::Failed(error.to_string()))?;
@@ -65,9 +77,23 @@ impl Writer {
         let bytes = catch_unwind(AssertUnwindSafe(|| self.shared.engine.write(batch, true)))
             .map_err(|panic| LogError::Failed(panic_message(&*panic)))?
             .map_err(|error| LogError::Failed(error.to_string()))?;
+        // Before anybody is answered.
+        self.mark.advance(number).map_err(|error| LogError::Failed(format!("marking a batch as durable: {error}")))?;
         timer.observe_duration();
         metrics.batch_entries.observe(entries_count as f64);
         metrics.batch_bytes.observe(bytes as f64);
+        Ok(())
+    }
+
+    fn keep_votes(&mut self, request: &Request) -> Result<(), LogError> {
+        let Some(votes) = &mut self.votes else { return Ok(()) };
+        for change in &request.changes {
+            if let Change::KeepVote(vote) = change {
+                votes.write(request.group, vote).map_err(|error| {
+                    LogError::Failed(format!("keeping the vote of group {}: {error}", request.group))
+                })?;
+            }
+        }
         Ok(())
     }
 }
@@ -82,6 +108,8 @@ fn add(batch: &mut LogBatch, request: &mut Request) -> raft_engine::Result<usize
                 entries_count += entries.len();
             }
             Change::Put(key, value) => batch.put(request.group, std::mem::take(key), std::mem::take(value))?,
+            // Not in the log.
+            Change::KeepVote(_) => {}
             Change::Compact(index) => batch.add_command(request.group, Command::Compact { index: *index }),
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::catalog::{Catalog, Staging};
 use super::manifest::{Manifest, SnapshotFile, is_file_name};
 use super::{Snapshot, SnapshotError, checksum, is_immutable};
+use crate::damage::DamagedPart;
 use crate::durable;
 use crate::state::{Database, StateResources};
 
@@ -33,6 +34,15 @@ impl SnapshotBuilder {
     /// It covers what was committed when it was made, and perhaps some commits more. How far it goes is read
     /// from its own data, which is a flush of all column families at one position.
     pub fn build(self) -> Result<Snapshot, SnapshotError> {
+        let damage = self.resources.damage().clone();
+        self.make().inspect_err(|error| {
+            if matches!(error, SnapshotError::Database(_)) && error.is_damage() {
+                damage.report(DamagedPart::State, error);
+            }
+        })
+    }
+
+    fn make(self) -> Result<Snapshot, SnapshotError> {
         let SnapshotBuilder { database, catalog, resources, staging } = self;
         database.checkpoint(&staging.path)?;
         let names = file_names(&staging.path)?;

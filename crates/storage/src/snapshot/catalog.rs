@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::manifest::Manifest;
 use super::receiver::RECEIVING_PREFIX;
 use super::{MANIFEST, Snapshot, SnapshotError};
+use crate::damage::DamageSignal;
 use crate::durable;
 
 /// Beginning of the names of snapshots that are not complete.
@@ -17,6 +18,7 @@ const STAGING_PREFIX: &str = "staging-";
 /// The directory of a group's snapshots, each in a directory of its own, named by a number that only grows.
 pub(crate) struct Catalog {
     root: PathBuf,
+    damage: DamageSignal,
     state: Mutex<CatalogState>,
 }
 
@@ -42,7 +44,7 @@ impl Drop for Staging {
 
 impl Catalog {
     /// Opens the directory, and removes all in it but the newest complete snapshot.
-    pub fn open(root: &Path) -> Result<Catalog, SnapshotError> {
+    pub fn open(root: &Path, damage: &DamageSignal) -> Result<Catalog, SnapshotError> {
         fs::create_dir_all(root).map_err(SnapshotError::io(root))?;
         let mut ids = Vec::new();
         for entry in fs::read_dir(root).map_err(SnapshotError::io(root))? {
@@ -61,8 +63,10 @@ impl Catalog {
             durable::remove_directory(&path).map_err(SnapshotError::io(&path))?;
         }
         let current = newest.and_then(|id| load(root, id));
+        let current = current.map(|(id, snapshot)| (id, snapshot.reporting(damage)));
         Ok(Catalog {
             root: root.to_path_buf(),
+            damage: damage.clone(),
             state: Mutex::new(CatalogState { last_id: newest.unwrap_or(0), current }),
         })
     }
@@ -90,7 +94,7 @@ impl Catalog {
         durable::replace_file(&manifest_path, &encoded).map_err(SnapshotError::io(&manifest_path))?;
         let path = snapshot_path(&self.root, staging.id);
         fs::rename(&staging.path, &path).map_err(SnapshotError::io(&path))?;
-        let snapshot = Snapshot::temporary(path, manifest, encoded);
+        let snapshot = Snapshot::temporary(path, manifest, encoded).reporting(&self.damage);
         durable::sync_directory(&self.root).map_err(SnapshotError::io(&self.root))?;
         let mut state = self.state.lock();
         if state.current.as_ref().is_some_and(|(current, _)| *current > staging.id) {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::damage::{is_database_damage, is_file_damage};
 use crate::sealed::SealError;
 
 /// Why a snapshot could not be made, received or used.
@@ -72,6 +73,16 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
+    /// True if a file of a snapshot of this node is not as it was written.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            SnapshotError::Io { source, .. } => is_file_damage(source),
+            SnapshotError::Database(error) => is_database_damage(error),
+            SnapshotError::Length { .. } | SnapshotError::Checksum { .. } => true,
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> SnapshotError {
         let path = path.to_path_buf();
         move |source| SnapshotError::Io { path, source }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::damage::is_database_damage;
 use crate::sealed::SealError;
 use crate::snapshot::SnapshotError;
 
@@ -53,6 +54,23 @@ pub enum StateError {
 }
 
 impl StateError {
+    /// True if files are not as they were written: not if the disk refuses, or if a newer node wrote them.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            StateError::Pointer { source, .. } => !matches!(source, SealError::Version { .. }),
+            StateError::PointerMissing { .. } | StateError::DatabaseMissing { .. } => true,
+            StateError::Database(error) => {
+                // RocksDB names the file that leads to all others so when it is missing: a database that is to
+                // be there is never made.
+                let is_missing = error.kind() == rocksdb::ErrorKind::InvalidArgument
+                    && error.as_ref().contains("create_if_missing is false");
+                is_missing || is_database_damage(error)
+            }
+            StateError::Snapshot(error) => error.is_damage(),
+            StateError::Io { .. } | StateError::SnapshotMismatch => false,
+        }
+    }
+
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> StateError {
         let path = path.to_path_buf();
         move |source| StateError::Io { path, source }

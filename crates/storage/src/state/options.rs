@@ -5,6 +5,7 @@ use rocksdb::{
 };
 
 use super::family::Family;
+use crate::damage::DamageSignal;
 
 /// Settings of a node's state storage.
 #[derive(Debug, Clone)]
@@ -18,11 +19,19 @@ pub struct StateOptions {
     pub background_jobs: i32,
     /// Messages from this size on go to blob files, where a compaction of their keys leaves them alone.
     pub blob_bytes_min: u64,
+    /// Told of damage that a read or a write meets.
+    pub damage: DamageSignal,
 }
 
 impl Default for StateOptions {
     fn default() -> Self {
-        StateOptions { memory_bytes: 256 << 20, open_files_max: 512, background_jobs: 2, blob_bytes_min: 4 << 10 }
+        StateOptions {
+            memory_bytes: 256 << 20,
+            open_files_max: 512,
+            background_jobs: 2,
+            blob_bytes_min: 4 << 10,
+            damage: DamageSignal::default(),
+        }
     }
 }
 
@@ -62,6 +71,11 @@ impl StateResources {
     /// Memory in use now.
     pub fn memory(&self) -> StateMemory {
         StateMemory { block_cache_bytes: self.cache.get_usage(), memtable_bytes: self.write_buffers.get_usage() }
+    }
+
+    /// Where damage is reported.
+    pub fn damage(&self) -> &DamageSignal {
+        &self.options.damage
     }
 
     /// Options of a database.

@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 
 use super::database::Database;
 use super::scan;
+use crate::damage::DamageSignal;
 
 /// Reads what was committed, from any thread, while the state goes on. Each read sees the newest commit, of the
 /// newest snapshot if one was installed meanwhile.
@@ -16,6 +17,7 @@ use super::scan;
 #[derive(Clone)]
 pub struct StateReader {
     pub(super) database: Arc<RwLock<Arc<Database>>>,
+    pub(super) damage: DamageSignal,
 }
 
 impl StateReader {
@@ -31,10 +33,10 @@ impl StateReader {
 
 impl StoreRead for StateReader {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.database().get(table, key).map_err(scan::read_error(table))
+        scan::reported(self.database().get(table, key).map_err(scan::read_error(table)), &self.damage)
     }
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        scan::committed(&self.database(), table, from, to, limit)
+        scan::reported(scan::committed(&self.database(), table, from, to, limit), &self.damage)
     }
 }

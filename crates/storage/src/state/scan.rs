@@ -7,12 +7,29 @@ use dwell_machine::{StoreError, Table};
 
 use super::database::Database;
 use super::overlay::Overlay;
+use crate::damage::{DamageSignal, DamagedPart, is_database_damage};
 
 /// A table's rows.
 type RowList = Vec<(Bytes, Bytes)>;
 
 pub(super) fn read_error(table: Table) -> impl FnOnce(rocksdb::Error) -> StoreError {
-    move |error| StoreError::Read { table, reason: error.to_string() }
+    move |error| {
+        let reason = error.to_string();
+        if is_database_damage(&error) {
+            StoreError::Damaged { table, reason }
+        } else {
+            StoreError::Read { table, reason }
+        }
+    }
+}
+
+/// Reports damage that a read met.
+pub(super) fn reported<T>(read: Result<T, StoreError>, damage: &DamageSignal) -> Result<T, StoreError> {
+    read.inspect_err(|error| {
+        if matches!(error, StoreError::Damaged { .. }) {
+            damage.report(DamagedPart::State, error);
+        }
+    })
 }
 
 /// Up to `limit` rows of the database alone.
