@@ -5,7 +5,7 @@ CARGO ?= cargo
 APT_PACKAGES := g++ libclang-dev
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help run test unit e2e check fix setup build bench failover compare
+.PHONY: help run test unit e2e sim check fix setup build bench failover compare
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,11 @@ e2e: build ## the end-to-end tests, one after the other because they measure tim
 check: ## formatting and lints; writes nothing
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- --deny warnings
+
+sim: setup ## simulated clusters with faults: SEEDS of them (1000), from the seed FIRST (1) on, and FRESH (0) by lot
+	$(CARGO) build --release --package dwell-cli --package dwell-simulation
+	$(CARGO) run --release --quiet --package dwell-simulation --bin simulate-seeds -- \
+		--seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1) --fresh $(or $(FRESH),0)
 
 fix: ## format, and apply what the lints suggest
 	$(CARGO) fmt --all
