@@ -30,7 +30,8 @@ struct Acknowledged {
 /// writer goes on. A file that is deleted meanwhile was not needed when its successor was copied.
 fn copy_while_written(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
-    let mut names = vec![from.join("IDENTITY")];
+    // The mark first: it is written after what it speaks of.
+    let mut names = vec![from.join("IDENTITY"), from.join("DURABLE")];
     names.extend(files(from));
     // Entries are moved here before their file goes, so this queue is listed after the other was copied.
     for file in names {

@@ -47,31 +47,22 @@ fn is_refused(directory: &Path) -> bool {
 fn a_byte_flipped_in_the_last_synced_record_is_never_served_nor_cut_off() {
     let directory = tempfile::tempdir().unwrap();
     let (file, ends) = written(directory.path(), 5);
-    let (mut on_open, mut on_read) = (0, 0);
+    let mut on_open = 0;
     for position in ends[3]..ends[4] {
         let damaged = copy(directory.path());
         flip(&damaged.path().join(file.file_name().unwrap()), position);
-        let log = match Log::open(damaged.path(), LogOptions::default()) {
+        match Log::open(damaged.path(), LogOptions::default()) {
             Err(LogError::Corrupt(_)) => {
                 on_open += 1;
                 // Nor is it forgotten: raft-engine has cut the record off by now.
                 assert!(is_refused(damaged.path()), "byte {position}, opened again");
-                continue;
             }
             Err(error) => panic!("byte {position}: {error}"),
-            Ok(log) => log,
-        };
-        assert_eq!(last(&log, 1), Some(4), "byte {position}: nothing is cut off");
-        match futures::executor::block_on(log.read(1, 4..5, usize::MAX)) {
-            Ok(read) => assert_eq!(read, vec![entry(1, 1, 4, 200)], "byte {position}"),
-            Err(LogError::Corrupt(_)) => {
-                on_read += 1;
-                assert!(log.options().damage.damage().is_some(), "byte {position}: reported");
-            }
-            Err(error) => panic!("byte {position}: {error}"),
+            // It stands in a field that nobody reads.
+            Ok(log) => assert_eq!(read_all(&log, 1), entries(1, 1, 0..5), "byte {position}"),
         }
     }
-    assert!(on_open > 20 && on_read > 100, "{on_open} found when opened, {on_read} when read");
+    assert!(on_open > 250, "{on_open} found");
 }
 
 #[test]
@@ -192,8 +183,8 @@ fn a_missing_mark_is_refused_unless_the_log_is_older_than_marks() {
 fn a_vote_is_kept_outside_of_the_log() {
     let root = tempfile::tempdir().unwrap();
     let (log_directory, votes) = (root.path().join("log"), root.path().join("votes"));
-    let options = LogOptions { votes_directory: Some(votes.clone()), ..LogOptions::default() };
-    let log = Log::open(&log_directory, options.clone()).unwrap();
+    let options = || LogOptions { votes_directory: Some(votes.clone()), ..LogOptions::default() };
+    let log = Log::open(&log_directory, options()).unwrap();
     for vote in ["first", "second"] {
         let (done, wait) = waiter();
         log.put_vote(1, b"vote", Bytes::from_static(vote.as_bytes()), done).unwrap();
@@ -203,7 +194,7 @@ fn a_vote_is_kept_outside_of_the_log() {
     }
     drop(log);
     fs::remove_dir_all(&log_directory).unwrap();
-    let log = Log::open(&log_directory, options).unwrap();
+    let log = Log::open(&log_directory, options()).unwrap();
     assert_eq!(log.kept_votes(1).unwrap().unwrap(), ["second", "second"]);
     assert_eq!(get(&log, 1, "vote"), None);
 }

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use dwell_client::{Client, ClientOptions};
+use dwell_client::{BrowseOptions, Client, ClientOptions, MessageState};
 use dwell_jepsen::checkers::{Report, check_all};
 use dwell_jepsen::history::{History, Recorder};
 use dwell_jepsen::workload::Workload;
+use futures::{StreamExt as _, TryStreamExt as _};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -204,7 +205,9 @@ impl Clients {
             change.complete(&administrator).await?;
         }
         let finished = self.workload.finish(clients, &self.recorder).await;
-        anyhow::ensure!(finished, "the queues did not become empty");
+        if !finished {
+            anyhow::bail!("the queues did not become empty: {}", standing(&administrator).await?);
+        }
         self.compare(&administrator).await
     }
 
@@ -227,4 +230,21 @@ impl Clients {
         }
         Ok(())
     }
+}
+
+/// What is leased, and until when.
+async fn standing(client: &Client) -> anyhow::Result<String> {
+    let mut lines = Vec::new();
+    for queue in client.list_queues("").await? {
+        let name = queue.name;
+        let mut leased = client.browse(&name, MessageState::Leased, BrowseOptions::default()).boxed();
+        while let Some(stored) = leased.try_next().await? {
+            let sequence = stored.handle.map_or(0, |handle| handle.sequence);
+            lines.push(format!(
+                "{name}/{sequence} leased to {:?} until {}",
+                stored.consumer_id, stored.lease_deadline_ms
+            ));
+        }
+    }
+    Ok(lines.join(", "))
 }

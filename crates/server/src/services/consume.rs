@@ -1,5 +1,7 @@
 //! Consuming over one stream: deliveries out as the machine grants them, settlements in.
 
+use std::time::Duration;
+
 use dwell_machine::{Attach, Command, Detach, Reply, SetCredit};
 use dwell_proto::v1;
 use dwell_proto::v1::consume_request::Request as ConsumerRequest;
@@ -26,6 +28,8 @@ const EVENTS_MAX: usize = 256;
 const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 /// Responses waiting for the client to read them.
 const RESPONSES_MAX: usize = 4;
+/// Between attempts to detach a consumer while the leader cannot reach the others.
+const DETACH_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 type Response = Result<v1::ConsumeResponse, Status>;
 type Settlement = BoxFuture<'static, Result<v1::Settled, Status>>;
@@ -95,8 +99,22 @@ impl Services {
         }
         let close = matches!(end, StreamEnd::Closed);
         tracing::debug!(%consumer_id, close, "consumer detached");
-        // Not the leader any more: the next leader detaches all.
-        let _ = self.group.proposer.propose(Command::Detach(Detach { consumer, attachment, close })).await;
+        self.detach(Detach { consumer, attachment, close }).await;
+    }
+
+    /// Detaches a consumer whose stream has ended. A leader that cannot reach the others refuses that, and may lead
+    /// on in the same term when it can again: then it would send to nobody what falls to the consumer. The leader of
+    /// another term begins with detaching all.
+    async fn detach(&self, detach: Detach) {
+        let mut leadership = self.group.leadership.clone();
+        let term = leadership.borrow().term;
+        while self.group.proposer.propose(Command::Detach(detach.clone())).await.is_err() {
+            let is_over = leadership.wait_for(|leadership| leadership.term != term);
+            // An error means that the group has stopped.
+            if tokio::time::timeout(DETACH_RETRY_PAUSE, is_over).await.is_ok() {
+                return;
+            }
+        }
     }
 }
 
