@@ -201,10 +201,14 @@ impl Clients {
         let ((), changed) = tokio::join!(load, changing);
         self.is_healed.wait_for(|healed| *healed).await.context("the simulation is over")?;
         // What could not be done while things were broken, must be possible now.
-        for change in changed {
-            change.complete(&administrator).await?;
-        }
-        let finished = self.workload.finish(clients, &self.recorder).await;
+        let completing = async {
+            for change in changed {
+                change.complete(&administrator).await?;
+            }
+            anyhow::Ok(())
+        };
+        let (finished, completed) = tokio::join!(self.workload.finish(clients, &self.recorder), completing);
+        completed?;
         if !finished {
             anyhow::bail!("the queues did not become empty: {}", standing(&administrator).await?);
         }
