@@ -70,6 +70,11 @@ impl Changes {
         Changes(changes.collect())
     }
 
+    /// How many nodes there are besides the first members.
+    pub fn added(&self) -> u64 {
+        self.0.iter().filter(|change| matches!(change.kind, ChangeKind::Add(_))).count() as u64
+    }
+
     /// Tries each change at its time. Returns those that were not done, or are not known to be.
     pub async fn carry_out(&self, client: &Client, recorder: &Recorder) -> Vec<Change> {
         let begin = Instant::now();

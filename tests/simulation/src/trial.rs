@@ -123,7 +123,7 @@ impl Trial {
         let nodes = if random.random_bool(0.7) { 3 } else { 5 };
         let plan = if self.faults { plan(&mut random, nodes, FAULTS) } else { Vec::new() };
         let changes = if self.faults { Changes::draw(&mut random, nodes, FAULTS) } else { Changes::default() };
-        let mut world = World::new(random.random(), nodes, directory);
+        let mut world = World::new(random.random(), nodes, changes.added(), directory);
         if self.sabotage == Some(Sabotage::LyingDisks) {
             world.nodes().for_each(|node| node.disk.set(Behaviour { lies: true, ..Behaviour::default() }));
         }
@@ -140,10 +140,11 @@ impl Trial {
         let (healed, is_healed) = watch::channel(false);
         let workload = Workload::new(random.random(), LOAD, PROCESSES, RATE);
         let clients = Clients { workload, recorder: recorder.clone(), changes: changes.clone(), begun, is_healed };
+        let hosts = (1..=nodes + changes.added()).collect();
         let failure = Arc::new(Mutex::new(None));
         let ended = failure.clone();
         world.clients(async move {
-            *ended.lock() = clients.run((1..=nodes + 1).collect()).await.err();
+            *ended.lock() = clients.run(hosts).await.err();
             Ok(())
         });
 

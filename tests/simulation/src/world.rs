@@ -16,6 +16,8 @@ use crate::node::{SimulatedNode, host_name};
 
 /// How long a supervisor waits before it starts a process again that ended by itself.
 const RESTART_PAUSE: Duration = Duration::from_millis(300);
+/// In steps of so much does time pass, and do messages arrive.
+const TICK: Duration = Duration::from_millis(2);
 /// The host that all clients run on.
 const CLIENTS: &str = "clients";
 
@@ -34,13 +36,13 @@ pub struct World<'a> {
 }
 
 impl World<'_> {
-    /// A cluster of `count` nodes, and one more that waits to be added, with their state below `directory`. Nothing runs
-    /// before [`World::step`].
-    pub fn new(seed: u64, count: u64, directory: &Path) -> World<'static> {
+    /// A cluster of `count` nodes, and `spare` more that wait to be added, with their state below `directory`. Nothing
+    /// runs before [`World::step`].
+    pub fn new(seed: u64, count: u64, spare: u64, directory: &Path) -> World<'static> {
         let mut random = StdRng::seed_from_u64(seed);
         let mut sim = turmoil::Builder::new()
             .rng_seed(random.random())
-            .tick_duration(Duration::from_millis(1))
+            .tick_duration(TICK)
             .min_message_latency(Duration::from_micros(100))
             .max_message_latency(Duration::from_millis(2))
             .simulation_duration(Duration::from_secs(600))
@@ -50,7 +52,7 @@ impl World<'_> {
             .build();
         let disks_seed = random.random();
         let mut nodes = BTreeMap::new();
-        for id in 1..=count + 1 {
+        for id in 1..=count + spare {
             let node = SimulatedNode::new(id, count, directory, disks_seed);
             nodes.insert(id, node.clone());
             sim.host(node.host(), move || {
@@ -98,7 +100,7 @@ impl World<'_> {
         self.sim.elapsed()
     }
 
-    /// Goes on by a millisecond. True when the clients are done.
+    /// Goes on by a step. True when the clients are done.
     pub fn step(&mut self) -> anyhow::Result<bool> {
         let done = self.sim.step().map_err(|error| anyhow::anyhow!("{error}"))?;
         let now = self.elapsed();
