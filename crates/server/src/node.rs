@@ -109,12 +109,14 @@ pub struct Environment {
     pub transport: Arc<dyn Transport>,
     /// The Raft logs; `None`: on disk, in the data directory.
     pub logs: Option<Arc<dyn GroupLogs>>,
+    /// See [`dwell_storage::state::StateOptions::compacts`].
+    pub state_compacts: bool,
 }
 
 impl Default for Environment {
     /// The operating system's.
     fn default() -> Environment {
-        Environment { clock: Arc::new(SystemClock), transport: Arc::new(Tcp), logs: None }
+        Environment { clock: Arc::new(SystemClock), transport: Arc::new(Tcp), logs: None, state_compacts: true }
     }
 }
 
@@ -168,7 +170,7 @@ impl Node {
         let hub = Hub::new(clock.clone(), HubMetrics::register(&registry)?);
         let peer_metrics = PeerMetrics::new(&registry)?;
         let links = PeerLinks::over(environment.transport.clone(), peer_metrics.clone());
-        let Stores { logs, state, recovery } = Stores::open(&config, environment.logs.clone(), &registry)?;
+        let Stores { logs, state, recovery } = Stores::open(&config, &environment, &registry)?;
         let snapshot_directory = state.snapshot_directory().to_owned();
         let options = GroupOptions {
             node_id: config.node_id,

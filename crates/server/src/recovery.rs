@@ -14,7 +14,7 @@ use dwell_storage::state::{StateOptions, StateResources, StateStore};
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::config::Config;
-use crate::node::ServerError;
+use crate::node::{Environment, ServerError};
 
 /// Why a node with damaged files cannot begin anew by itself.
 #[derive(Debug, thiserror::Error)]
@@ -70,13 +70,13 @@ pub struct Recovery {
 
 impl Stores {
     /// Opens the stores. Damaged ones are set aside, if the cluster has other members, and empty ones opened in their
-    /// place. With `logs` the node keeps none of its own.
-    pub fn open(config: &Config, logs: Option<Arc<dyn GroupLogs>>, registry: &Registry) -> Result<Stores, ServerError> {
+    /// place.
+    pub fn open(config: &Config, environment: &Environment, registry: &Registry) -> Result<Stores, ServerError> {
         let directory = DataDirectory::new(&config.data_dir);
         let mut recovery = Recovery::new(&config.data_dir, registry)?;
         let open = |damage: &DamageSignal| {
-            let state = open_state(config, &directory, damage)?;
-            let logs = match &logs {
+            let state = open_state(config, environment, &directory, damage)?;
+            let logs = match &environment.logs {
                 Some(logs) => logs.clone(),
                 None => open_log(&directory, registry, damage)?,
             };
@@ -199,12 +199,21 @@ fn open_log(
     }
 }
 
-fn open_state(config: &Config, directory: &DataDirectory, damage: &DamageSignal) -> Result<StateStore, OpenError> {
+fn open_state(
+    config: &Config,
+    environment: &Environment,
+    directory: &DataDirectory,
+    damage: &DamageSignal,
+) -> Result<StateStore, OpenError> {
     let path = directory.groups().join(DEFAULT_GROUP.to_string());
     let failed =
         |reason: String| OpenError::Other(ServerError::State { directory: path.display().to_string(), reason });
-    let options =
-        StateOptions { memory_bytes: config.state_memory_bytes, damage: damage.clone(), ..StateOptions::default() };
+    let options = StateOptions {
+        memory_bytes: config.state_memory_bytes,
+        compacts: environment.state_compacts,
+        damage: damage.clone(),
+        ..StateOptions::default()
+    };
     let resources = StateResources::new(options).map_err(|error| failed(error.to_string()))?;
     StateStore::open(&path, &resources).map_err(|error| match error.is_damage() {
         true => OpenError::Damaged(Damage { part: DamagedPart::State, reason: error.to_string() }),

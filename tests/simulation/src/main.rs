@@ -95,9 +95,12 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let directory = tempfile::tempdir_in(&arguments.scratch)?;
+    // A name by lot would be the same one for everybody who runs a seed now.
+    let directory = arguments.scratch.join(format!("dwell-simulation-{}", std::process::id()));
     let trial = Trial { seed: arguments.seed, faults: !arguments.without_faults, sabotage: arguments.sabotage };
-    trial.run(directory.path())
+    let outcome = trial.run(&directory);
+    fs::remove_dir_all(&directory)?;
+    outcome
 }
 
 fn write_history(outcome: &Outcome, directory: &std::path::Path) -> anyhow::Result<()> {

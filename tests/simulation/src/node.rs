@@ -97,6 +97,7 @@ impl SimulatedNode {
             clock: self.clock.clone(),
             transport: Arc::new(SimulatedNetwork),
             logs: Some(self.disk.open()),
+            state_compacts: false,
         };
         match Node::start(self.config(), environment).await {
             Ok(node) => {

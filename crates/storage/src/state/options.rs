@@ -19,6 +19,9 @@ pub struct StateOptions {
     pub background_jobs: i32,
     /// Messages from this size on go to blob files, where a compaction of their keys leaves them alone.
     pub blob_bytes_min: u64,
+    /// Whether files are merged in the background. Without, nothing but flushes changes them, at moments that follow
+    /// from what is asked for: for a simulation that is to be repeated.
+    pub compacts: bool,
     /// Told of damage that a read or a write meets.
     pub damage: DamageSignal,
 }
@@ -30,6 +33,7 @@ impl Default for StateOptions {
             open_files_max: 512,
             background_jobs: 2,
             blob_bytes_min: 4 << 10,
+            compacts: true,
             damage: DamageSignal::default(),
         }
     }
@@ -113,6 +117,7 @@ impl StateResources {
         // Several may wait: the write buffer manager bounds the sum.
         options.set_write_buffer_size(if family == Family::Messages { 64 << 20 } else { 32 << 20 });
         options.set_max_write_buffer_number(4);
+        options.set_disable_auto_compactions(!self.options.compacts);
         options.set_target_file_size_base(32 << 20);
         options.set_max_bytes_for_level_base(128 << 20);
         // Cheap enough for two cores, and keys with common beginnings shrink to a third.
