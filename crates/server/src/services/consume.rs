@@ -1,21 +1,23 @@
 //! Consuming over one stream: deliveries out as the machine grants them, settlements in.
 
+use std::pin::pin;
 use std::time::Duration;
 
+use dwell_consensus::leadership::Leadership;
 use dwell_machine::{Attach, Command, Detach, Reply, SetCredit};
 use dwell_proto::v1;
 use dwell_proto::v1::consume_request::Request as ConsumerRequest;
 use dwell_proto::v1::consume_response::Response as ConsumerResponse;
 use futures::StreamExt;
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::{BoxFuture, FusedFuture, FutureExt};
 use futures::stream::FuturesOrdered;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::Services;
 use super::deliveries::leases_of;
 use super::publish_stream::failure_of;
+use super::{Services, accepted};
 use crate::hub::{StreamEvent, Subscription};
 use crate::status::{Invalid, RequestError, unavailable};
 use crate::validate;
@@ -67,14 +69,20 @@ impl Services {
         let attachment = attach.attachment;
         let (queue, consumer_id) = (attach.queue.clone(), attach.consumer_id.clone());
         let subscription = self.hub.subscribe(attachment);
-        let (consumer, resumed, lost) = match self.propose(Command::Attach(attach)).await {
+        let mut attaching = pin!(self.group.proposer.propose(Command::Attach(attach)).fuse());
+        let attached = self.in_tenure(&mut attaching).await.and_then(accepted);
+        let term = self.group.leadership.borrow().term;
+        let (consumer, resumed, lost) = match attached {
             Ok(Reply::Attached { consumer, resumed, lost }) => (consumer, resumed, lost),
-            Ok(_) => {
-                let _ = opened.send(Err(RequestError::UnexpectedReply));
-                return;
-            }
-            Err(error) => {
-                let _ = opened.send(Err(error));
+            outcome => {
+                let _ = opened.send(Err(outcome.err().unwrap_or(RequestError::UnexpectedReply)));
+                // Nobody waits for it any more, but it may come about yet.
+                if !attaching.is_terminated()
+                    && let Ok(Reply::Attached { consumer, .. }) = attaching.await
+                {
+                    let term = self.group.leadership.borrow().term;
+                    self.detach(Detach { consumer, attachment, close: false }, term).await;
+                }
                 return;
             }
         };
@@ -99,19 +107,21 @@ impl Services {
         }
         let close = matches!(end, StreamEnd::Closed);
         tracing::debug!(%consumer_id, close, "consumer detached");
-        self.detach(Detach { consumer, attachment, close }).await;
+        self.detach(Detach { consumer, attachment, close }, term).await;
     }
 
-    /// Detaches a consumer whose stream has ended. A leader that cannot reach the others refuses that, and may lead
-    /// on in the same term when it can again: then it would send to nobody what falls to the consumer. The leader of
-    /// another term begins with detaching all.
-    async fn detach(&self, detach: Detach) {
+    /// Detaches a consumer that was attached by the term `term`. A leader that cannot reach the others refuses that, and
+    /// may lead on in the same term when it can again: then it would send to nobody what falls to the consumer. Every
+    /// other leadership begins with detaching all.
+    async fn detach(&self, detach: Detach, term: u64) {
         let mut leadership = self.group.leadership.clone();
-        let term = leadership.borrow().term;
+        let own_id = self.group.node_id;
+        let is_another = |now: &Leadership| {
+            now.term != term || now.leader.as_ref().is_some_and(|(leader_id, _)| *leader_id != own_id)
+        };
         while self.group.proposer.propose(Command::Detach(detach.clone())).await.is_err() {
-            let is_over = leadership.wait_for(|leadership| leadership.term != term);
             // An error means that the group has stopped.
-            if tokio::time::timeout(DETACH_RETRY_PAUSE, is_over).await.is_ok() {
+            if tokio::time::timeout(DETACH_RETRY_PAUSE, leadership.wait_for(is_another)).await.is_ok() {
                 return;
             }
         }

@@ -89,13 +89,21 @@ impl Services {
         accepted(self.commit(command).await?)
     }
 
-    /// Commits a command. Gives up when the node's tenure ends, or after [`COMMIT_TIMEOUT`]: a leader that is
-    /// cut off from the others keeps its proposals until it hears of another one.
+    /// Commits a command. Gives up as [`Self::in_tenure`] does.
     async fn commit(&self, command: Command) -> Result<Reply, RequestError> {
+        self.in_tenure(self.group.proposer.propose(command)).await
+    }
+
+    /// Waits for a proposal's reply. Gives up when the node's tenure ends, or after [`COMMIT_TIMEOUT`]: a leader that is
+    /// cut off from the others keeps its proposals until it hears of another one. They may be applied after all.
+    async fn in_tenure(
+        &self,
+        proposal: impl Future<Output = Result<Reply, ProposeError>>,
+    ) -> Result<Reply, RequestError> {
         let mut tenure = Tenure::current(&self.group.leadership);
         let reply = tokio::select! {
             biased;
-            reply = self.group.proposer.propose(command) => reply,
+            reply = proposal => reply,
             () = tenure.ended() => Err(ProposeError::Unknown("the leadership ended meanwhile".into())),
             () = tokio::time::sleep(COMMIT_TIMEOUT) => Err(ProposeError::Unknown("no majority answered".into())),
         };
