@@ -3,12 +3,13 @@
 
 CARGO ?= cargo
 APT_PACKAGES := g++ libclang-dev
+JEPSEN_APT_PACKAGES := e2fsprogs iproute2 libfaketime mount util-linux xfsprogs
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help run test unit e2e sim check fix setup build bench failover compare
+.PHONY: help run test unit e2e sim jepsen jepsen-long jepsen-short jepsen-setup check fix setup build bench failover compare
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: setup build ## the main job: three servers, delayed messages, the leader killed in the middle, a report
 	$(CARGO) run --release --quiet --package dwell-tests --bin failover-demo
@@ -29,6 +30,33 @@ sim: setup ## simulated clusters with faults: SEEDS of them (1000), from the see
 	$(CARGO) build --release --package dwell-cli --package dwell-simulation
 	$(CARGO) run --release --quiet --package dwell-simulation --bin simulate-seeds -- \
 		--seeds $(or $(SEEDS),1000) --first $(or $(FIRST),1) --fresh $(or $(FRESH),0)
+
+# Network namespaces and mounts need root; the binaries are built without it. DWELL may name another server than the one
+# built here; SEED repeats a run's faults and calls.
+JEPSEN_BUILD = $(if $(DWELL),,$(CARGO) build --release --package dwell-cli &&) $(CARGO) build --release --package dwell-jepsen
+JEPSEN = $(SUDO) $${CARGO_TARGET_DIR:-target}/release/dwell-jepsen suite \
+	--binary $(or $(DWELL),$${CARGO_TARGET_DIR:-target}/release/dwell) $(if $(SEED),--seed $(SEED))
+
+jepsen: setup jepsen-setup ## real servers, each fault in turn and then several at a time, and what clients saw: 10 minutes
+	$(JEPSEN_BUILD)
+	$(JEPSEN) --minutes 10
+
+jepsen-long: setup jepsen-setup ## the same for MINUTES (60)
+	$(JEPSEN_BUILD)
+	$(JEPSEN) --minutes $(or $(MINUTES),60)
+
+jepsen-short: setup jepsen-setup ## the same in five to six minutes, each fault once, for CI
+	$(JEPSEN_BUILD)
+	$(JEPSEN) --short
+
+jepsen-setup: ## install what the faults of `make jepsen` need and is missing: iproute2, libfaketime, xfsprogs (Debian, Ubuntu)
+	@if ! { PATH="$$PATH:/usr/sbin:/sbin"; command -v ip && command -v setpriv && command -v mkfs.ext4 && command -v xfs_io \
+		&& ls /usr/lib/*/faketime/libfaketimeMT.so.1; } >/dev/null 2>&1; then \
+		if ! command -v apt-get >/dev/null; then echo "install $(JEPSEN_APT_PACKAGES), then try again" >&2; exit 1; fi; \
+		set -ex; \
+		$(SUDO) apt-get update; \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $(JEPSEN_APT_PACKAGES); \
+	fi
 
 fix: ## format, and apply what the lints suggest
 	$(CARGO) fmt --all

@@ -24,7 +24,7 @@ use serde::Serialize;
 use crate::facts::Facts;
 use crate::history::History;
 
-pub use self::summary::{Distribution, Recovery, Summary};
+pub use self::summary::{Distribution, Outage, Recovery, Summary};
 
 /// An invariant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -546,8 +546,9 @@ pub struct ExchangeFacts {
 impl History {
     /// Writes one event a line in Jepsen's form, as EDN.
     pub fn write_edn(&self, out: &mut impl Write) -> Result<(), HistoryError> {
+        let mut processes = edn::Processes::default();
         for event in &self.events {
-            edn::write_event(event, out)?;
+            edn::write_event(event, processes.of(event), out)?;
         }
         Ok(out.flush()?)
     }

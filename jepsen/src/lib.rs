@@ -8,6 +8,7 @@
 
 pub mod checkers;
 pub mod facts;
+pub mod harness;
 pub mod history;
 pub mod report;
 pub mod workload;

@@ -1,13 +1,15 @@
 //! Counts and times of a history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use crate::facts::{Ending, Facts};
-use crate::history::{Deed, Function, History, Kind, Value};
+use crate::history::{Answer, Deed, Function, History, Kind, Value};
 
 const NANOSECONDS_MS: f64 = 1e6;
+/// From here on, the time between two confirmed writes is an outage.
+const OUTAGE_NS: u64 = 1_000_000_000;
 
 /// What happened how often, and how long it took.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -30,10 +32,25 @@ pub struct Summary {
     pub lateness_ms: Distribution,
     /// From invocation to answer, of calls that are ok, by name.
     pub latency_ms: BTreeMap<&'static str, Distribution>,
+    /// Publishes of a message that answered that it is stored already.
+    pub duplicates: u64,
     /// The longest time in which no publish, revision or transaction was confirmed.
     pub longest_gap_ms: f64,
+    /// All such times of a second or more.
+    pub outages: Vec<Outage>,
     /// After each healing, when the next write was confirmed.
     pub recoveries: Vec<Recovery>,
+}
+
+/// A time in which no write was confirmed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outage {
+    /// When the last one before it was confirmed.
+    pub from_ns: u64,
+    /// When the first one after it was.
+    pub to_ns: u64,
+    /// Faults under way at some time of it, by name.
+    pub faults: Vec<String>,
 }
 
 /// A fault that was healed.
@@ -76,7 +93,7 @@ impl Distribution {
 
 impl Summary {
     pub(super) fn of(history: &History, facts: &Facts<'_>) -> Summary {
-        let mut summary = Summary::default();
+        let mut summary = Summary { duplicates: duplicates(history), ..Summary::default() };
         let mut latency: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
         for call in &facts.calls {
             let name = call.call.function().name();
@@ -138,6 +155,10 @@ impl Summary {
         ends.sort_unstable();
         let gap_ns = ends.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
         self.longest_gap_ms = gap_ns as f64 / NANOSECONDS_MS;
+        let long = ends.windows(2).filter(|pair| pair[1] - pair[0] >= OUTAGE_NS);
+        self.outages = long
+            .map(|pair| Outage { from_ns: pair[0], to_ns: pair[1], faults: faults_within(history, pair[0], pair[1]) })
+            .collect();
         writes.sort_unstable();
         for event in &history.events {
             let Value::Deed(Deed::StopFault { fault, .. }) = &event.value else { continue };
@@ -150,6 +171,35 @@ impl Summary {
             });
         }
     }
+}
+
+fn duplicates(history: &History) -> u64 {
+    let answers = history.events.iter().filter_map(|event| match &event.value {
+        Value::Answer { answer: Some(Answer::Published(stored)), .. } => Some(stored),
+        _ => None,
+    });
+    let copies = answers.flatten().flat_map(|stored| &stored.copies);
+    copies.filter(|copy| copy.duplicate).count() as u64
+}
+
+/// The faults that were under way at some time of a span.
+fn faults_within(history: &History, from_ns: u64, to_ns: u64) -> Vec<String> {
+    let mut faults = BTreeSet::new();
+    let mut open = BTreeSet::new();
+    for event in history.events.iter().take_while(|event| event.time_ns <= to_ns) {
+        match &event.value {
+            Value::Deed(Deed::StartFault { fault, .. }) => drop(open.insert(fault.clone())),
+            Value::Deed(Deed::StopFault { fault, .. }) => {
+                open.remove(fault);
+                if event.time_ns >= from_ns {
+                    faults.insert(fault.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+    faults.append(&mut open);
+    faults.into_iter().collect()
 }
 
 #[cfg(test)]

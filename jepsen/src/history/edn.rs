@@ -1,13 +1,52 @@
 //! Histories as EDN, the way Jepsen stores them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use serde_json::Value as Json;
 
 use super::{Event, HistoryError, Kind, Process, Value};
 
+/// The processes of Jepsen's operations. Jepsen pairs an invocation with what its process says next, and takes a process
+/// whose call had no outcome for dead. Ours make several calls at a time, and go on: such calls are written as those of
+/// further processes.
+#[derive(Debug, Default)]
+pub(super) struct Processes {
+    /// By the invocation's index.
+    busy: BTreeMap<u64, u64>,
+    /// By our own process, those that it may call by.
+    idle: BTreeMap<u32, BTreeSet<u64>>,
+    /// How many there are.
+    count: u64,
+}
+
+impl Processes {
+    /// Who makes, or made, the call of the next event.
+    pub(super) fn of(&mut self, event: &Event) -> Option<u64> {
+        let Process::Client(client) = event.process else { return None };
+        let idle = self.idle.entry(client).or_default();
+        match &event.value {
+            Value::Answer { call, .. } => {
+                let process = self.busy.remove(call)?;
+                if event.kind != Kind::Info {
+                    idle.insert(process);
+                }
+                Some(process)
+            }
+            _ => {
+                let process = idle.pop_first().unwrap_or_else(|| {
+                    self.count += 1;
+                    self.count - 1
+                });
+                self.busy.insert(event.index, process);
+                Some(process)
+            }
+        }
+    }
+}
+
 /// Writes one operation and a line's end.
-pub(super) fn write_event(event: &Event, out: &mut impl Write) -> Result<(), HistoryError> {
+pub(super) fn write_event(event: &Event, process: Option<u64>, out: &mut impl Write) -> Result<(), HistoryError> {
     let kind = match event.kind {
         Kind::Invoke => "invoke",
         Kind::Ok => "ok",
@@ -15,9 +54,12 @@ pub(super) fn write_event(event: &Event, out: &mut impl Write) -> Result<(), His
         Kind::Info => "info",
     };
     write!(out, "{{:index {}, :type :{kind}, :f :{}, :process ", event.index, event.function.name())?;
-    match event.process {
-        Process::Client(process) => write!(out, "{process}")?,
-        Process::Nemesis => write!(out, ":nemesis")?,
+    match process {
+        Some(process) => write!(out, "{process}")?,
+        None => write!(out, ":nemesis")?,
+    }
+    if let Process::Client(client) = event.process {
+        write!(out, ", :client {client}")?;
     }
     write!(out, ", :time {}, :value ", event.time_ns)?;
     match &event.value {

@@ -47,11 +47,29 @@ async fn edn_has_the_form_of_jepsens_operations() {
     recorded().write_edn(&mut written).unwrap();
     let text = String::from_utf8(written).unwrap();
     let line = |index: usize| text.lines().nth(index).unwrap();
-    assert!(line(1).starts_with("{:index 1, :type :invoke, :f :publish, :process 3, :time "), "{}", line(1));
+    assert!(line(1).starts_with("{:index 1, :type :invoke, :f :publish, :process 0, :client 3, :time "), "{}", line(1));
     assert!(line(1).contains(":messages [{:batch nil, "), "{}", line(1));
     assert!(line(2).contains(":f :start-fault, :process :nemesis, "), "{}", line(2));
     assert!(line(2).contains(r#":description "n1 | n2 \"n3\"""#), "{}", line(2));
     assert!(line(3).contains(":invocation 1"), "{}", line(3));
     assert!(line(5).ends_with(r#":value nil, :invocation 4, :error "no answer"}"#), "{}", line(5));
     assert!(line(8).ends_with(":value :healed}"), "{}", line(8));
+}
+
+#[tokio::test]
+async fn no_process_of_the_edn_calls_twice_at_a_time_or_after_an_unknown_outcome() {
+    let recorder = Recorder::new(Instant::now());
+    let call = |client| recorder.invoke(client, Call::Browse { queue: "work".into() });
+    let (first, second) = (call(3), call(3));
+    recorder.ok(first, Answer::Done);
+    let third = call(3);
+    recorder.info(second, "no answer");
+    recorder.fail(third, "no");
+    let _ = (call(3), call(3), call(4));
+    let mut written = Vec::new();
+    recorder.history().write_edn(&mut written).unwrap();
+    let text = String::from_utf8(written).unwrap();
+    let process = |line: &str| line.split_once(":process ").unwrap().1.split(',').next().unwrap().parse().unwrap();
+    let processes: Vec<u64> = text.lines().map(process).collect();
+    assert_eq!(processes, [0, 1, 0, 0, 1, 0, 0, 2, 3]);
 }

@@ -1,6 +1,6 @@
 //! Latencies and rates over time, faults shaded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::ops::Range;
 
@@ -16,6 +16,8 @@ const SIZE: (u32, u32) = (1200, 500);
 const POINTS_MAX: usize = 4000;
 /// What takes no time is drawn at this many milliseconds: the axis is logarithmic.
 const LATENCY_MS_MIN: f64 = 0.1;
+/// Beyond the end there is room for the legend.
+const WITH_LEGEND: f64 = 1.25;
 const FONT: (&str, u32) = ("sans-serif", 14);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -42,13 +44,15 @@ pub(super) fn latency(history: &History) -> Result<String, ReportError> {
             .margin(10)
             .x_label_area_size(30)
             .y_label_area_size(60)
-            .build_cartesian_2d(seconds.clone(), vertical)?;
+            .build_cartesian_2d(seconds.start..seconds.end * WITH_LEGEND, vertical)?;
         chart.configure_mesh().light_line_style(WHITE).x_desc("s").y_desc("ms").label_style(FONT).draw()?;
         chart.draw_series(bands.iter().map(|band| {
             let corners = [(band.from_ns as f64 / 1e9, LATENCY_MS_MIN), (band.to_ns as f64 / 1e9, longest_ms * 1.5)];
             Rectangle::new(corners, RED.mix(0.1).filled())
         }))?;
-        for (color, ((name, mark), points)) in points.into_iter().enumerate() {
+        let names: BTreeSet<&str> = points.keys().map(|(name, _)| *name).collect();
+        for ((name, mark), points) in points {
+            let color = names.iter().position(|known| *known == name).unwrap_or_default();
             let style = Palette99::pick(color).filled();
             let every = points.len().div_ceil(POINTS_MAX).max(1);
             let points = points.into_iter().step_by(every);
@@ -58,7 +62,11 @@ pub(super) fn latency(history: &History) -> Result<String, ReportError> {
                 _ => chart.draw_series(points.map(|point| Cross::new(point, 3, style).into_dyn()))?,
             };
             let label = format!("{name} {}", ["ok", "unknown", "failed"][usize::from(mark)]);
-            series.label(label).legend(move |(x, y)| Circle::new((x + 10, y), 4, style));
+            series.label(label).legend(move |(x, y)| match mark {
+                0 => Circle::new((x + 10, y), 4, style).into_dyn(),
+                1 => TriangleMarker::new((x + 10, y), 4, style).into_dyn(),
+                _ => Cross::new((x + 10, y), 4, style).into_dyn(),
+            });
         }
         chart.configure_series_labels().background_style(WHITE.mix(0.8)).label_font(FONT).draw()?;
         Ok(())
@@ -82,7 +90,7 @@ pub(super) fn rate(history: &History) -> Result<String, ReportError> {
             .margin(10)
             .x_label_area_size(30)
             .y_label_area_size(60)
-            .build_cartesian_2d(seconds.clone(), 0.0..highest)?;
+            .build_cartesian_2d(seconds.start..seconds.end * WITH_LEGEND, 0.0..highest)?;
         chart.configure_mesh().light_line_style(WHITE).x_desc("s").y_desc("calls/s").label_style(FONT).draw()?;
         chart.draw_series(bands.iter().map(|band| {
             let corners = [(band.from_ns as f64 / 1e9, 0.0), (band.to_ns as f64 / 1e9, highest)];

@@ -37,7 +37,13 @@ fn write_text(report: &Report, out: &mut String) -> std::fmt::Result {
     writeln!(out, "schedules fired      {}", summary.fired)?;
     let Distribution { count, p50, p90, p99, max } = summary.lateness_ms;
     writeln!(out, "due to leased, ms    p50 {p50}, p90 {p90}, p99 {p99}, max {max} of {count}")?;
+    writeln!(out, "published again      {} found stored already", summary.duplicates)?;
     writeln!(out, "longest write gap    {:.0} ms", summary.longest_gap_ms)?;
+    for outage in &summary.outages {
+        let (from, to) = (outage.from_ns as f64 / 1e9, outage.to_ns as f64 / 1e9);
+        let faults = if outage.faults.is_empty() { "no fault".to_owned() } else { outage.faults.join(", ") };
+        writeln!(out, "no write confirmed   {from:.1} s to {to:.1} s, {:.1} s: {faults}", to - from)?;
+    }
     for recovery in &summary.recoveries {
         let took = recovery.took_ms.map_or("never".to_owned(), |took_ms| format!("after {took_ms:.0} ms"));
         let healed = recovery.healed_ns as f64 / 1e9;

@@ -16,6 +16,9 @@ use crate::history::{Answer, Call, Found, Publication, Recorder, Settlement, Sta
 const MESSAGES_MAX: u32 = 100;
 /// How long a receive call waits.
 const WAIT: Duration = Duration::from_millis(200);
+/// How long to wait for an answer, at least and at most.
+const PATIENCE_MIN: Duration = Duration::from_secs(3);
+const PATIENCE_MAX: Duration = Duration::from_secs(40);
 /// How many messages the order of priorities is tried with.
 const PRIORITIES_TRIED: usize = 12;
 
@@ -68,11 +71,16 @@ async fn pause_before(deadline: Instant) -> bool {
     Instant::now() < deadline
 }
 
+/// How long to wait for an answer: a cluster that is gone must not hold up the end for longer than it may last.
+fn patience(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now()).clamp(PATIENCE_MIN, PATIENCE_MAX)
+}
+
 /// Consumes a queue until nothing is in it, in whatever state.
 async fn drain(actor: &Actor, queue: &str, deadline: Instant) -> bool {
     loop {
-        let received = receive(actor, queue, MESSAGES_MAX, WAIT).await;
-        let settling = received.iter().map(|delivery| actor.settle(delivery, Settlement::Ack, Duration::from_secs(40)));
+        let received = receive(actor, queue, MESSAGES_MAX, deadline).await;
+        let settling = received.iter().map(|delivery| actor.settle(delivery, Settlement::Ack, patience(deadline)));
         futures::future::join_all(settling).await;
         if received.is_empty() && is_empty(&actor.client, queue).await {
             return true;
@@ -83,10 +91,10 @@ async fn drain(actor: &Actor, queue: &str, deadline: Instant) -> bool {
     }
 }
 
-async fn receive(actor: &Actor, queue: &str, messages_max: u32, wait: Duration) -> Vec<dwell_client::Delivery> {
+async fn receive(actor: &Actor, queue: &str, messages_max: u32, deadline: Instant) -> Vec<dwell_client::Delivery> {
     let call = Call::Receive { queue: queue.into(), consumer: None };
-    let receiving = actor.client.receive(queue, messages_max, wait);
-    let received = actor.perform(call, Duration::from_secs(40), receiving, |deliveries| {
+    let receiving = actor.client.receive(queue, messages_max, WAIT);
+    let received = actor.perform(call, patience(deadline), receiving, |deliveries| {
         Answer::Received(deliveries.iter().map(delivered).collect())
     });
     received.await.unwrap_or_default()
@@ -101,15 +109,18 @@ async fn is_empty(client: &Client, queue: &str) -> bool {
 async fn try_priorities(actor: &mut Actor, deadline: Instant) {
     let publisher = actor.client.publisher(PublisherOptions::default());
     for _ in 0..PRIORITIES_TRIED {
+        if Instant::now() >= deadline {
+            return;
+        }
         let priority = actor.random.random_range(0..=255);
         let message =
             Publication { message: actor.next_message(), to: PRIORITIES.into(), priority, ..Publication::default() };
-        actor.publish(&publisher, None, vec![message], Duration::from_secs(40)).await;
+        actor.publish(&publisher, None, vec![message], patience(deadline)).await;
     }
     loop {
-        let received = receive(actor, PRIORITIES, 1, WAIT).await;
+        let received = receive(actor, PRIORITIES, 1, deadline).await;
         for delivery in &received {
-            actor.settle(delivery, Settlement::Ack, Duration::from_secs(40)).await;
+            actor.settle(delivery, Settlement::Ack, patience(deadline)).await;
         }
         let done = received.is_empty() && is_empty(&actor.client, PRIORITIES).await;
         if done || Instant::now() >= deadline {
@@ -123,7 +134,7 @@ async fn browse(actor: &Actor, queue: &str, deadline: Instant) {
     loop {
         let call = Call::Browse { queue: queue.into() };
         let browsing = read_all(&actor.client, queue);
-        let found = actor.perform(call, Duration::from_secs(40), browsing, |found| Answer::Found(found.clone())).await;
+        let found = actor.perform(call, patience(deadline), browsing, |found| Answer::Found(found.clone())).await;
         if found.is_some() || !pause_before(deadline).await {
             return;
         }
