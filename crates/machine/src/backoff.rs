@@ -25,7 +25,7 @@ impl Backoff {
         hasher.write_u64(now_ms);
         hasher.write_u64(sequence);
         hasher.write_u64(nth);
-        wait_ms - hasher.finish() % (most + 1)
+        wait_ms - hasher.finish() % most.saturating_add(1)
     }
 }
 
@@ -51,6 +51,8 @@ mod tests {
             Backoff { kind: BackoffKind::Exponential.into(), base_ms: u64::MAX, cap_ms: 0, jitter_percent: 100 };
         for returns in [0, 1, 63, 64, 65, u32::MAX] {
             assert!(backoff.wait_ms(1, 2, returns) <= HORIZON_MS);
+            // Beyond what the front end lets in.
+            Backoff { cap_ms: u64::MAX, ..backoff }.wait_ms(1, 2, returns);
         }
     }
 

@@ -95,7 +95,7 @@ fn due_before(store: &impl StoreRead, queue_id: u64, before_ms: u64) -> Result<(
     let mut total = 0;
     let mut from_ms = 0;
     for (level, bits) in LEVEL_BITS.iter().enumerate().rev() {
-        total += sum(store, queue_id, level as u8, from_ms >> bits, before_ms >> bits)?;
+        total = u64::saturating_add(total, sum(store, queue_id, level as u8, from_ms >> bits, before_ms >> bits)?);
         from_ms = before_ms >> bits << bits;
     }
     if from_ms == before_ms {
@@ -104,11 +104,11 @@ fn due_before(store: &impl StoreRead, queue_id: u64, before_ms: u64) -> Result<(
     let in_stretch = count(store, &key::due_count(queue_id, 0, before_ms >> LEVEL_BITS[0]))?;
     if in_stretch > EDGE_ROWS_MAX as u64 {
         let share = (u128::from(in_stretch) * u128::from(before_ms - from_ms)) >> LEVEL_BITS[0];
-        return Ok((total + u64::try_from(share).unwrap_or(in_stretch), false));
+        return Ok((total.saturating_add(u64::try_from(share).unwrap_or(in_stretch)), false));
     }
     let at = |ready_at_ms| key::due(queue_id, Position { ready_at_ms, sequence: 0 });
     let edge = store.scan(Table::Due, &at(from_ms), &at(before_ms), EDGE_ROWS_MAX)?;
-    Ok((total + edge.len() as u64, true))
+    Ok((total.saturating_add(edge.len() as u64), true))
 }
 
 /// The sum of the counts of a level's stretches in a range.
@@ -120,7 +120,8 @@ fn sum(store: &impl StoreRead, queue_id: u64, level: u8, from: u64, until: u64) 
         let rows = store.scan(Table::DueCounts, &next, &until, COUNTS_PAGE)?;
         let is_last = rows.len() < COUNTS_PAGE;
         for (row_key, value) in rows {
-            total += record::decode::<CountRecord>(Table::DueCounts, value)?.count;
+            let stretch: CountRecord = record::decode(Table::DueCounts, value)?;
+            total = u64::saturating_add(total, stretch.count);
             next = row_key.to_vec();
             next.push(0);
         }

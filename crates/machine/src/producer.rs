@@ -54,7 +54,7 @@ impl<S: Store> Step<'_, S> {
             Some(value) => Ok(reply_of(outcome_of(record::decode(Table::Outcomes, value)?), true)),
             None => Ok(Reply::Refused(Refusal::SequenceTooOld {
                 producer_id: producer.producer_id.clone(),
-                oldest: (last_sequence + 1).saturating_sub(PRODUCER_WINDOW).max(1),
+                oldest: last_sequence.saturating_add(1).saturating_sub(PRODUCER_WINDOW).max(1),
                 got: producer.sequence,
             })),
         }

@@ -151,7 +151,7 @@ impl<S: Store> Step<'_, S> {
     /// Sets when a schedule's timer fires, at once if that has passed; 0: never.
     fn set_timer(&mut self, id: u64, at_ms: u64) {
         // Timers stand in the future, so that none is put where the timer service has been.
-        let at_ms = if at_ms == 0 { 0 } else { at_ms.max(self.now_ms() + 1) };
+        let at_ms = if at_ms == 0 { 0 } else { at_ms.max(self.now_ms().saturating_add(1)) };
         let Some(schedule) = self.machine.schedules.get_mut(&id) else { return };
         let before_ms = std::mem::replace(&mut schedule.row.timer_ms, at_ms);
         self.cancel_timer(schedule_timer(id, before_ms));

@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+mod golden;
+
 use bytes::Bytes;
 use dwell_machine::*;
 
@@ -263,16 +265,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn unhex(text: &str) -> Bytes {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
-}
-
-fn golden_path(name: &str) -> String {
-    format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
 fn golden(name: &str, current: impl FnOnce() -> String) -> String {
-    let path = golden_path(name);
+    let path = golden::path(name);
     // What an earlier version wrote is never written again.
     if std::env::var_os("WRITE_GOLDEN").is_some() && !std::fs::exists(&path).unwrap() {
         std::fs::write(&path, current()).unwrap();
@@ -299,24 +293,13 @@ fn check_log(log_name: &str, rows_name: &str, log: Vec<(u64, Vec<Command>)>) {
     let write =
         || log.clone().into_iter().map(|(at_ms, commands)| hex(&Batch::encode(at_ms, commands)) + "\n").collect();
     let text = golden(log_name, write);
-    let entries: Vec<Bytes> = text.lines().map(unhex).collect();
+    let entries: Vec<Bytes> = golden::entries(&text);
     assert_eq!(entries.len(), log.len());
     for (entry, (at_ms, commands)) in entries.iter().zip(log) {
         assert_eq!(Batch::decode(entry.clone()).unwrap(), (at_ms, commands));
     }
     let store = apply_all(&entries);
     assert_eq!(rows_of(&store), golden(rows_name, || rows_of(&store)));
-}
-
-fn rows_from(name: &str) -> MemoryStore {
-    let text = std::fs::read_to_string(golden_path(name)).unwrap();
-    let mut store = MemoryStore::default();
-    for line in text.lines() {
-        let [name, key, value] = line.splitn(3, ' ').collect::<Vec<_>>().try_into().unwrap();
-        let table = Table::ALL.into_iter().find(|table| format!("{table:?}") == name).unwrap();
-        store.put(table, &unhex(key), unhex(value));
-    }
-    store
 }
 
 fn tables_of(store: &MemoryStore) -> Vec<Table> {
@@ -343,7 +326,7 @@ fn a_log_of_version_2_is_read_and_leads_to_the_rows_of_version_2() {
 
 #[test]
 fn rows_of_version_1_are_brought_up_to_date_and_worked_with() {
-    let mut store = rows_from("rows-v1.txt");
+    let mut store = golden::rows("rows-v1.txt");
     assert_eq!(tables_of(&store), Table::ALL[..10], "a table without a row is not held to its format");
 
     let mut machine = Machine::open(&store).unwrap();
@@ -367,7 +350,7 @@ fn rows_of_version_1_are_brought_up_to_date_and_worked_with() {
 
 #[test]
 fn rows_of_version_2_are_opened_and_worked_with() {
-    let mut store = rows_from("rows-v2.txt");
+    let mut store = golden::rows("rows-v2.txt");
     assert_eq!(tables_of(&store), Table::ALL, "a table without a row is not held to its format");
     let mut machine = Machine::open(&store).unwrap();
     assert_eq!(machine.exchanges("", None, 10).len(), 2);

@@ -207,6 +207,9 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> DataDirectoryError {
 
 #[cfg(test)]
 mod tests {
+    use dwell_hostile_bytes::{Bound, cases, decode_within, must, tampered};
+    use proptest::prelude::*;
+
     use super::*;
 
     fn damage(reason: &str) -> Damage {
@@ -274,5 +277,30 @@ mod tests {
         fs::write(root.path().join(DAMAGED), "").unwrap();
         fs::write(root.path().join(RECOVERING), "what").unwrap();
         assert!(directory.damage().unwrap().is_some() && directory.recovery().unwrap().is_some());
+    }
+
+    fn body() -> Bytes {
+        let record = MarkRecord { part: "state".to_owned(), reason: "a block".to_owned(), aside: 3 };
+        record.encode_to_vec().into()
+    }
+
+    proptest! {
+        #![proptest_config(cases(300))]
+
+        #[test]
+        fn a_tampered_mark_counts_whatever_it_says(body in tampered(Just(body()), 0), sealed in any::<bool>()) {
+            let root = tempfile::tempdir().unwrap();
+            let directory = DataDirectory::new(root.path());
+            let frame = if sealed { SEAL.close(&body) } else { body };
+            for name in [DAMAGED, RECOVERING] {
+                fs::write(root.path().join(name), &frame).unwrap();
+            }
+            let bound = Bound::times(16);
+            let damage = must(decode_within(frame.len(), bound, || directory.damage())?)?;
+            let recovery = must(decode_within(frame.len(), bound, || directory.recovery())?)?;
+            prop_assert!(damage.is_some());
+            let recovery = recovery.unwrap();
+            prop_assert_eq!(recovery.aside.parent(), Some(root.path()));
+        }
     }
 }

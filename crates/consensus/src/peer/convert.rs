@@ -8,7 +8,7 @@ use openraft::raft::{
 };
 use tonic::Status;
 
-use crate::codec::{self, CodecError, log_id_of};
+use crate::codec::{self, COUNT_MAX, CodecError, log_id_of};
 use crate::types::{Entry, LogId, NodeId, TypeConfig, Vote};
 
 /// A message from another node that makes no sense.
@@ -24,6 +24,8 @@ pub(super) enum WireError {
     Gap { index: u64, expected: u64 },
     #[error("entry {index} is newer than the leader that sends it")]
     FutureEntry { index: u64 },
+    #[error("`{field}` has a term or an index of {value}, which nobody counted")]
+    Count { field: &'static str, value: u64 },
     #[error("`entries` holds what is not an entry: {0}")]
     Entry(#[from] CodecError),
 }
@@ -40,7 +42,11 @@ pub(super) fn vote_to_wire(vote: &Vote) -> wire::RaftVote {
 
 pub(super) fn vote_from_wire(vote: Option<wire::RaftVote>, field: &'static str) -> Result<Vote, WireError> {
     let vote = vote.ok_or(WireError::Missing(field))?;
-    Ok(codec::vote(vote.term, vote.node_id, vote.committed))
+    Ok(codec::vote(counted(vote.term, field)?, vote.node_id, vote.committed))
+}
+
+fn counted(value: u64, field: &'static str) -> Result<u64, WireError> {
+    if value > COUNT_MAX { Err(WireError::Count { field, value }) } else { Ok(value) }
 }
 
 /// A vote of another node that leads.
@@ -63,8 +69,13 @@ pub(super) fn log_id_to_wire(log_id: &LogId) -> wire::LogId {
     wire::LogId { term: log_id.leader_id.term, node_id: log_id.leader_id.node_id, index: log_id.index }
 }
 
-pub(super) fn log_id_from_wire(log_id: wire::LogId) -> LogId {
-    log_id_of(log_id.term, log_id.node_id, log_id.index)
+pub(super) fn log_id_from_wire(log_id: wire::LogId, field: &'static str) -> Result<LogId, WireError> {
+    Ok(log_id_of(counted(log_id.term, field)?, log_id.node_id, counted(log_id.index, field)?))
+}
+
+/// A log id that may be absent, of an empty log say.
+pub(super) fn optional_log_id(log_id: Option<wire::LogId>, field: &'static str) -> Result<Option<LogId>, WireError> {
+    log_id.map(|log_id| log_id_from_wire(log_id, field)).transpose()
 }
 
 pub(super) fn vote_request_to_wire(
@@ -91,7 +102,7 @@ pub(super) fn vote_request_from_wire(
     }
     // A candidate's vote is not committed; if it were, the receiver would take the candidate for the leader.
     let vote = Vote { committed: false, ..vote };
-    let mut converted = VoteRequest::new(vote, request.last_log_id.map(log_id_from_wire));
+    let mut converted = VoteRequest::new(vote, optional_log_id(request.last_log_id, "last_log_id")?);
     converted.leadership_transfer = request.leadership_transfer;
     Ok(converted)
 }
@@ -106,7 +117,7 @@ pub(super) fn vote_response_to_wire(response: &VoteResponse<TypeConfig>) -> wire
 
 pub(super) fn vote_response_from_wire(response: wire::VoteResponse) -> Result<VoteResponse<TypeConfig>, WireError> {
     let vote = vote_from_wire(response.vote, "vote")?;
-    Ok(VoteResponse::new(vote, response.last_log_id.map(log_id_from_wire), response.granted))
+    Ok(VoteResponse::new(vote, optional_log_id(response.last_log_id, "last_log_id")?, response.granted))
 }
 
 pub(super) fn append_entries_to_wire(request: &AppendEntriesRequest<TypeConfig>) -> wire::AppendEntries {
@@ -123,7 +134,7 @@ pub(super) fn append_entries_from_wire(
     receiver: NodeId,
 ) -> Result<AppendEntriesRequest<TypeConfig>, WireError> {
     let vote = leader_vote_from_wire(message.vote, "vote", receiver)?;
-    let previous = message.previous.map(log_id_from_wire);
+    let previous = optional_log_id(message.previous, "previous")?;
     let mut expected = match &previous {
         Some(log_id) => log_id.index.saturating_add(1),
         None => 0,
@@ -141,7 +152,7 @@ pub(super) fn append_entries_from_wire(
         expected = expected.saturating_add(1);
         entries.push(entry);
     }
-    let leader_commit = message.leader_commit.map(log_id_from_wire);
+    let leader_commit = optional_log_id(message.leader_commit, "leader_commit")?;
     Ok(AppendEntriesRequest { vote, prev_log_id: previous, entries, leader_commit })
 }
 
@@ -160,8 +171,8 @@ pub(super) fn append_result_from_wire(
 ) -> Result<StreamAppendResult<TypeConfig>, WireError> {
     use wire::append_response::Result as Answer;
     Ok(match response.result.ok_or(WireError::Missing("result"))? {
-        Answer::Matched(matched) => Ok(matched.log_id.map(log_id_from_wire)),
-        Answer::Conflict(log_id) => Err(StreamAppendError::Conflict(log_id_from_wire(log_id))),
+        Answer::Matched(matched) => Ok(optional_log_id(matched.log_id, "matched")?),
+        Answer::Conflict(log_id) => Err(StreamAppendError::Conflict(log_id_from_wire(log_id, "conflict")?)),
         Answer::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote_from_wire(Some(vote), "higher_vote")?)),
     })
 }
@@ -183,7 +194,8 @@ pub(super) fn transfer_request_from_wire(
     receiver: NodeId,
 ) -> Result<TransferLeaderRequest<TypeConfig>, WireError> {
     let from = leader_vote_from_wire(request.from_leader, "from_leader", receiver)?;
-    Ok(TransferLeaderRequest::new(from, request.new_leader_node_id, request.last_log_id.map(log_id_from_wire)))
+    let last_log_id = optional_log_id(request.last_log_id, "last_log_id")?;
+    Ok(TransferLeaderRequest::new(from, request.new_leader_node_id, last_log_id))
 }
 
 pub(super) fn transfer_response_to_wire(response: &TransferLeaderResponse<TypeConfig>) -> wire::TransferLeaderResponse {
@@ -215,8 +227,8 @@ pub(super) fn transfer_response_from_wire(
             actual: vote_from_wire(changed.actual, "actual")?,
         }),
         Some(Refusal::LogNotFlushed(behind)) => Err(TransferLeaderError::LogNotFlushed {
-            expected: behind.expected.map(log_id_from_wire),
-            actual: behind.actual.map(log_id_from_wire),
+            expected: optional_log_id(behind.expected, "expected")?,
+            actual: optional_log_id(behind.actual, "actual")?,
         }),
     })
 }
@@ -224,7 +236,11 @@ pub(super) fn transfer_response_from_wire(
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use dwell_hostile_bytes::{Bound, cases, decode_within, must, tampered};
     use openraft::EntryPayload;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use prost::Message as _;
 
     use super::*;
     use crate::types::Proposal;
@@ -320,6 +336,82 @@ mod tests {
         ];
         for answer in answers {
             assert_eq!(transfer_response_from_wire(transfer_response_to_wire(&answer)).unwrap(), answer);
+        }
+    }
+
+    #[test]
+    fn a_term_or_an_index_that_nobody_counted_is_refused_by_name() {
+        let mut message = append_entries_to_wire(&request(Some(6), vec![]));
+        message.leader_commit = Some(wire::LogId { term: 1, node_id: 1, index: u64::MAX });
+        let refused = append_entries_from_wire(message, 2);
+        assert!(matches!(refused, Err(WireError::Count { field: "leader_commit", value: u64::MAX })));
+        let vote = Some(wire::RaftVote { term: COUNT_MAX + 1, node_id: 1, committed: false });
+        let refused = vote_request_from_wire(wire::VoteRequest { vote, ..Default::default() }, 2);
+        assert!(matches!(refused, Err(WireError::Count { field: "vote", .. })));
+    }
+
+    /// Requests and answers, encoded; a decoder is also given those of other kinds.
+    fn messages() -> Vec<Bytes> {
+        let transfer = TransferLeaderRequest::new(codec::vote(3, 1, true), 2, Some(log_id_of(3, 1, 9)));
+        let refusal = Err(TransferLeaderError::VoteChanged {
+            expected: codec::vote(1, 1, true),
+            actual: codec::vote(2, 3, false),
+        });
+        let not_flushed = Err(TransferLeaderError::LogNotFlushed { expected: Some(log_id_of(1, 1, 9)), actual: None });
+        let vote = VoteRequest::new(codec::vote(4, 3, true), Some(log_id_of(3, 1, 9)));
+        let answer = VoteResponse::new(codec::vote(4, 3, true), Some(log_id_of(3, 1, 9)), true);
+        let route = wire::Route::default();
+        [
+            append_entries_to_wire(&request(Some(6), vec![entry(2, 7), entry(3, 8)])).encode_to_vec(),
+            append_entries_to_wire(&request(None, vec![entry(1, 0)])).encode_to_vec(),
+            vote_request_to_wire(route, &vote, true).encode_to_vec(),
+            vote_response_to_wire(&answer).encode_to_vec(),
+            append_result_to_wire(Ok(Some(log_id_of(1, 2, 3)))).encode_to_vec(),
+            append_result_to_wire(Err(StreamAppendError::Conflict(log_id_of(4, 5, 6)))).encode_to_vec(),
+            append_result_to_wire(Err(StreamAppendError::HigherVote(codec::vote(7, 8, true)))).encode_to_vec(),
+            transfer_request_to_wire(route, &transfer).encode_to_vec(),
+            transfer_response_to_wire(&refusal).encode_to_vec(),
+            transfer_response_to_wire(&not_flushed).encode_to_vec(),
+        ]
+        .map(Bytes::from)
+        .into()
+    }
+
+    proptest! {
+        #![proptest_config(cases(3000))]
+
+        #[test]
+        fn tampered_messages_are_refused_or_make_sense_to_raft(bytes in tampered(select(messages()), 0)) {
+            // An entry takes more room decoded than its bytes do.
+            let bound = Bound::elements(size_of::<Bytes>() + size_of::<Entry>());
+            let receiver = 2;
+            let appended = decode_within(bytes.len(), bound, || {
+                let message = wire::AppendEntries::decode(bytes.clone()).ok()?;
+                append_entries_from_wire(message, receiver).ok()
+            })?;
+            if let Some(request) = appended {
+                prop_assert!(request.vote.committed && request.vote.leader_id.node_id != receiver);
+                let first = request.prev_log_id.map_or(0, |log_id| log_id.index + 1);
+                for (expected, entry) in (first..).zip(&request.entries) {
+                    prop_assert_eq!(entry.log_id.index, expected);
+                    prop_assert!(entry.log_id.leader_id <= request.vote.leader_id);
+                }
+                let again = must(append_entries_from_wire(append_entries_to_wire(&request), receiver))?;
+                prop_assert_eq!(format!("{again:?}"), format!("{request:?}"));
+            }
+            decode_within(bytes.len(), bound, || {
+                let vote = wire::VoteRequest::decode(bytes.clone()).ok();
+                let _ = vote.map(|message| vote_request_from_wire(message, receiver));
+                let answer = wire::VoteResponse::decode(bytes.clone()).ok();
+                let _ = answer.map(vote_response_from_wire);
+                let appended = wire::AppendResponse::decode(bytes.clone()).ok();
+                let _ = appended.map(append_result_from_wire);
+                let transfer = wire::TransferLeaderRequest::decode(bytes.clone()).ok();
+                let _ = transfer.map(|message| transfer_request_from_wire(message, receiver));
+                let refusal = wire::TransferLeaderResponse::decode(bytes.clone()).ok();
+                let _ = refusal.map(transfer_response_from_wire);
+                let _ = wire::SnapshotPart::decode(bytes.clone());
+            })?;
         }
     }
 }

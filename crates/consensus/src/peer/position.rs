@@ -7,7 +7,7 @@ use openraft::ServerState;
 use tonic::Status;
 
 use super::PeerLinks;
-use super::convert::{log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire};
+use super::convert::{log_id_to_wire, optional_log_id, vote_from_wire, vote_to_wire};
 use super::groups::PeerGroup;
 use super::service::stopped;
 use crate::types::{LogId, Vote};
@@ -39,5 +39,5 @@ pub(crate) async fn position_of(
     let request = wire::PositionRequest { route: Some(route) };
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, calls.position(request)).await;
     let answer = answer.map_err(|_| Status::deadline_exceeded("no answer in time"))??.into_inner();
-    Ok((vote_from_wire(answer.vote, "vote")?, answer.last_log_id.map(log_id_from_wire)))
+    Ok((vote_from_wire(answer.vote, "vote")?, optional_log_id(answer.last_log_id, "last_log_id")?))
 }

@@ -5,6 +5,8 @@
 
 mod consume;
 mod exchanges;
+#[cfg(test)]
+mod hostile_bytes;
 mod inventory;
 mod membership;
 mod publish;

@@ -4,6 +4,7 @@ use std::any::Any;
 
 use bytes::Bytes;
 use protobuf::well_known_types::BytesValue;
+use protobuf::wire_format::WireType;
 use protobuf::{Clear, CodedInputStream, CodedOutputStream, Message, ProtobufResult, UnknownFields, rt};
 
 const FIELD_INDEX: u32 = 1;
@@ -77,9 +78,11 @@ impl Message for LogEntry {
     fn merge_from(&mut self, input: &mut CodedInputStream<'_>) -> ProtobufResult<()> {
         while !input.eof()? {
             let (field, wire_type) = input.read_tag_unpack()?;
-            match field {
-                FIELD_INDEX => self.index = input.read_uint64()?,
-                FIELD_PAYLOAD => self.payload = Bytes::from(input.read_bytes()?),
+            match (field, wire_type) {
+                (FIELD_INDEX, WireType::WireTypeVarint) => self.index = input.read_uint64()?,
+                (FIELD_PAYLOAD, WireType::WireTypeLengthDelimited) => self.payload = Bytes::from(input.read_bytes()?),
+                // Read as something else, they would turn all that follows into something else too.
+                (FIELD_INDEX | FIELD_PAYLOAD, _) => return Err(rt::unexpected_wire_type(wire_type)),
                 // Written by a newer node: kept, as protobuf has it.
                 _ => rt::read_unknown_or_skip_group(field, wire_type, input, &mut self.unknown)?,
             }
@@ -127,6 +130,10 @@ impl Message for LogEntry {
 
 #[cfg(test)]
 mod tests {
+    use dwell_hostile_bytes::{Bound, cases, decode_within, must, tampered};
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
 
     #[test]
@@ -145,5 +152,38 @@ mod tests {
         entry.unknown.add_varint(9, 42);
         let written = entry.write_to_bytes().unwrap();
         assert_eq!(LogEntry::parse_from_bytes(&written).unwrap(), entry);
+    }
+
+    #[test]
+    fn a_field_of_another_kind_is_refused() {
+        // A fixed number in place of the index, and a number in place of the payload.
+        for written in [&[0x0d, 1, 0, 0, 0][..], &[0x10, 1]] {
+            assert!(LogEntry::parse_from_bytes(written).is_err(), "{written:?}");
+        }
+    }
+
+    /// Fields of a newer version are kept in a map of lists.
+    const BOUND: Bound = Bound::times(512);
+
+    fn written() -> Vec<Bytes> {
+        let mut newer = LogEntry::new(3, Bytes::from_static(b"payload"));
+        newer.unknown.add_varint(9, 42);
+        newer.unknown.add_length_delimited(10, b"text".to_vec());
+        newer.unknown.add_fixed64(11, 7);
+        let entries = [LogEntry::new(1, Bytes::new()), LogEntry::new(u64::MAX, Bytes::from(vec![7; 300])), newer];
+        entries.iter().map(|entry| entry.write_to_bytes().unwrap().into()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(cases(3000))]
+
+        #[test]
+        fn a_tampered_entry_is_refused_or_reads_back_as_it_was_understood(entry in tampered(select(written()), 0)) {
+            let parsed = decode_within(entry.len(), BOUND, || LogEntry::parse_from_bytes(&entry))?;
+            if let Ok(parsed) = parsed {
+                let again = must(LogEntry::parse_from_bytes(&must(parsed.write_to_bytes())?))?;
+                prop_assert_eq!(again, parsed);
+            }
+        }
     }
 }

@@ -106,6 +106,10 @@ fn decode(bytes: &[u8]) -> Result<Identity, LogError> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use dwell_hostile_bytes::{Bound, cases, decode_within, tampered};
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -138,5 +142,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("0000000000000001.raftlog"), b"").unwrap();
         assert!(matches!(open(directory.path()), Err(LogError::Corrupt(_))));
+    }
+
+    proptest! {
+        #![proptest_config(cases(2000))]
+
+        #[test]
+        fn a_tampered_identity_is_refused_or_has_its_checksum(
+            identity in tampered(Just(Bytes::from(encode(&[7; STAMP_LENGTH]))), MAGIC.len()),
+        ) {
+            if decode_within(identity.len(), Bound::times(1), || decode(&identity))?.is_ok() {
+                let (body, checksum) = identity.split_at(LENGTH - 4);
+                prop_assert_eq!(checksum, crc32fast::hash(body).to_be_bytes());
+            }
+        }
     }
 }

@@ -101,6 +101,9 @@ fn decode(frame: &[u8], stamp: &Stamp) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use dwell_hostile_bytes::{Bound, cases, decode_within, tampered};
+    use proptest::prelude::*;
+
     use super::*;
 
     const STAMP: Stamp = [7; STAMP_LENGTH];
@@ -142,5 +145,20 @@ mod tests {
         assert_eq!(Mark::open(directory.path(), &STAMP, true).unwrap().batch(), 0);
         let other = Mark::open(directory.path(), &[8; STAMP_LENGTH], false);
         assert!(matches!(other, Err(LogError::Corrupt(_))));
+    }
+
+    proptest! {
+        #![proptest_config(cases(2000))]
+
+        #[test]
+        fn a_tampered_mark_is_none_or_another_batch_of_this_log(
+            body in tampered(Just(SEAL.open(&encode(&STAMP, 9)).unwrap()), STAMP_LENGTH),
+            sealed in any::<bool>(),
+        ) {
+            let frame = if sealed { SEAL.close(&body) } else { body };
+            if let Some(batch) = decode_within(frame.len(), Bound::times(1), || decode(&frame, &STAMP))? {
+                prop_assert_eq!(encode(&STAMP, batch), frame);
+            }
+        }
     }
 }

@@ -100,6 +100,10 @@ fn record_length(bytes: &[u8], signature: u32, stamp: Option<&Stamp>) -> Option<
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use dwell_hostile_bytes::{Bound, cases, decode_within, tampered};
+    use proptest::prelude::*;
+
     use super::*;
 
     const STAMP: Stamp = [9; STAMP_LENGTH];
@@ -178,5 +182,21 @@ mod tests {
         let torn = record(&forged, 7);
         let bytes = file(&[record(b"one", 7), torn[..torn.len() - 1].to_vec()]);
         assert_eq!(find_damage(&bytes, 7, Some(&STAMP)), None);
+    }
+
+    proptest! {
+        #![proptest_config(cases(2000))]
+
+        #[test]
+        fn a_tampered_file_is_whole_or_torn_or_damaged_within_itself(
+            file in tampered(Just(Bytes::from(file(&[record(b"one", 7), record(b"two", 7)]))), FILE_HEADER),
+            stamped in any::<bool>(),
+        ) {
+            let stamp = stamped.then_some(&STAMP);
+            let found = decode_within(file.len(), Bound::times(1), || find_damage(&file, 7, stamp))?;
+            if let Some(Damage { broken_at, whole_at }) = found {
+                prop_assert!(broken_at < whole_at && whole_at < file.len());
+            }
+        }
     }
 }

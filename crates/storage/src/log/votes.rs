@@ -98,6 +98,9 @@ fn decode(frame: &Bytes) -> Option<Bytes> {
 
 #[cfg(test)]
 mod tests {
+    use dwell_hostile_bytes::{Bound, cases, decode_within, tampered};
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -125,5 +128,20 @@ mod tests {
         fs::remove_file(&damaged).unwrap();
         assert_eq!(read_votes(&directory, 1).unwrap(), [&b"third"[..]]);
         assert!(votes.write(1, &[0; 201]).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(cases(2000))]
+
+        #[test]
+        fn a_tampered_vote_is_none_or_fits_its_frame(
+            body in tampered(Just(SEAL.open(&encode(b"a vote").unwrap()).unwrap()), 1),
+            sealed in any::<bool>(),
+        ) {
+            let frame = if sealed { SEAL.close(&body) } else { body };
+            if let Some(vote) = decode_within(frame.len(), Bound::times(1), || decode(&frame))? {
+                prop_assert!(vote.len() < frame.len());
+            }
+        }
     }
 }

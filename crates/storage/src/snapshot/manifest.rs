@@ -72,6 +72,12 @@ pub(super) fn is_file_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use dwell_hostile_bytes::{Bound, cases, decode_within, must, tampered};
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
 
     fn manifest(names: &[&str]) -> Manifest {
@@ -108,5 +114,38 @@ mod tests {
         let sealed = SEAL.close(b"\xff\xff\xff");
         assert!(matches!(Manifest::decode(&sealed), Err(SnapshotError::Decode(_))));
         assert!(matches!(Manifest::decode(&Bytes::from_static(b"junk")), Err(SnapshotError::Seal(_))));
+    }
+
+    fn bodies() -> Vec<Bytes> {
+        let manifests = [&["CURRENT", "MANIFEST-000005", "000012.sst", "OPTIONS-000007"][..], &["../x"], &[]];
+        manifests.into_iter().map(|names| manifest(names).encode_to_vec().into()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(cases(3000))]
+
+        #[test]
+        fn a_tampered_manifest_is_refused_or_names_files_of_its_directory_only(body in tampered(select(bodies()), 0)) {
+            let sealed = SEAL.close(&body);
+            // The set of the names is beside the files.
+            let bound = Bound::elements(2 * size_of::<SnapshotFile>());
+            let Ok(decoded) = decode_within(sealed.len(), bound, || Manifest::decode(&sealed))? else { return Ok(()) };
+            let directory = Path::new("/snapshots/receiving-1");
+            for file in &decoded.files {
+                let path = directory.join(&file.name);
+                prop_assert_eq!(path.parent(), Some(directory));
+                prop_assert_eq!(path.file_name(), Some(file.name.as_ref()));
+                prop_assert_eq!(path.components().count(), directory.components().count() + 1);
+            }
+            prop_assert_eq!(must(Manifest::decode(&decoded.encode()))?, decoded);
+        }
+
+        #[test]
+        fn a_name_of_any_text_is_refused_or_stays_in_its_directory(name in "([./\\\\a-z0-9_-]|\\PC|\0){0,8}") {
+            if is_file_name(&name) {
+                let normal = Path::new(&name).components().collect::<Vec<_>>();
+                prop_assert!(matches!(normal[..], [std::path::Component::Normal(only)] if only == name.as_str()));
+            }
+        }
     }
 }
