@@ -124,6 +124,8 @@ impl Nemesis for Corruption {
 pub(super) struct FullDisk {
     nodes: Vec<NodeId>,
     filled: u64,
+    /// All were at first. Later a server may have deleted something.
+    full: bool,
 }
 
 impl Nemesis for FullDisk {
@@ -135,8 +137,11 @@ impl Nemesis for FullDisk {
 
     fn start<'a>(&'a mut self, cluster: &'a Arc<Cluster>) -> BoxFuture<'a, Result<(), HarnessError>> {
         async move {
+            self.full = true;
             for id in &self.nodes {
-                self.filled += disk(cluster.node(*id)?)?.lock().fill()?;
+                let disk = disk(cluster.node(*id)?)?.lock();
+                self.filled += disk.fill()?;
+                self.full &= disk.is_full();
             }
             Ok(())
         }
@@ -145,14 +150,18 @@ impl Nemesis for FullDisk {
 
     fn stop<'a>(&'a mut self, cluster: &'a Arc<Cluster>) -> BoxFuture<'a, Result<Evidence, HarnessError>> {
         async move {
-            let mut full = true;
+            let mut still = Vec::new();
             for id in &self.nodes {
                 let disk = disk(cluster.node(*id)?)?.lock();
-                full &= disk.is_full();
+                if disk.is_full() {
+                    still.push(*id);
+                }
                 disk.empty()?;
             }
-            let refused = if full { "nothing could be written" } else { "something could be written" };
-            Ok(Evidence::new(full, format!("{} MiB taken on {}, {refused}", self.filled >> 20, list(&self.nodes))))
+            let (taken, nodes) = (self.filled >> 20, list(&self.nodes));
+            let refused = if self.full { "nothing could be written" } else { "something could be written" };
+            let text = format!("{taken} MiB taken on {nodes}, {refused}; full until the end: {}", list(&still));
+            Ok(Evidence::new(self.full, text))
         }
         .boxed()
     }
