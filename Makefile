@@ -6,7 +6,7 @@ APT_PACKAGES := g++ libclang-dev
 JEPSEN_APT_PACKAGES := e2fsprogs iproute2 libfaketime mount util-linux xfsprogs
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help run test unit e2e sim jepsen jepsen-long jepsen-short jepsen-setup check fix setup build bench failover compare
+.PHONY: help run test unit e2e faults sim jepsen jepsen-long jepsen-short jepsen-setup check fix setup build bench failover compare
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,7 +14,7 @@ help: ## list the targets
 run: setup build ## the main job: three servers, delayed messages, the leader killed in the middle, a report
 	$(CARGO) run --release --quiet --package dwell-tests --bin failover-demo
 
-test: setup check unit e2e ## check, all unit tests, and the end-to-end tests with real server processes
+test: setup check unit e2e faults ## check, all unit tests, and the end-to-end tests with real server processes, also broken ones
 
 unit: ## the tests of all crates, without servers
 	$(CARGO) test --release --workspace --exclude dwell-tests
@@ -25,6 +25,10 @@ e2e: build ## the end-to-end tests, one after the other because they measure tim
 check: ## formatting and lints; writes nothing
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- --deny warnings
+
+faults: ## what `make test` runs of `make sim` and `make jepsen`: fixed seeds and a fresh one, and each fault once
+	$(MAKE) sim SEEDS=150 FRESH=1
+	$(MAKE) jepsen-short
 
 sim: setup ## simulated clusters with faults: SEEDS of them (1000), from the seed FIRST (1) on, and FRESH (0) by lot
 	$(CARGO) build --release --package dwell-cli --package dwell-simulation

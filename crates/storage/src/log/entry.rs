@@ -162,8 +162,8 @@ mod tests {
         }
     }
 
-    /// Fields of a newer version are kept in a map of lists.
-    const BOUND: Bound = Bound::times(512);
+    /// Fields of a newer version are kept in a map of lists. Besides, protobuf takes a length's word for up to 10 MB.
+    const BOUND: Bound = Bound { multiple: 512, constant: 10_000_000 + 64 * 1024 };
 
     fn written() -> Vec<Bytes> {
         let mut newer = LogEntry::new(3, Bytes::from_static(b"payload"));
