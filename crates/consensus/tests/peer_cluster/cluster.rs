@@ -32,6 +32,16 @@ pub fn patient_options() -> RaftOptions {
     }
 }
 
+/// With these a leader stays, however long a disk or the machine stands still: for tests that are about something else.
+pub fn undisturbed_options() -> RaftOptions {
+    RaftOptions {
+        heartbeat_interval: Duration::from_secs(20),
+        election_timeout_min: Duration::from_secs(60),
+        election_timeout_max: Duration::from_secs(61),
+        ..RaftOptions::default()
+    }
+}
+
 pub struct TestNode {
     pub raft: Raft,
     pub registry: prometheus::Registry,

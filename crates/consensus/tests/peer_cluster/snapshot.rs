@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use dwell_consensus::options::RaftOptions;
 
-use super::cluster::{TestCluster, patient_options};
+use super::cluster::{TestCluster, undisturbed_options};
 use super::proxy::Line;
 use super::stores;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_comes_late_is_given_a_snapshot_and_then_entries() {
-    let options = RaftOptions { snapshot_log_entries_kept: 0, ..patient_options() };
+    let options = RaftOptions { snapshot_log_entries_kept: 0, ..undisturbed_options() };
     let mut cluster = TestCluster::new(3, options);
     cluster.start(1).await;
     cluster.start(2).await;
@@ -45,7 +45,7 @@ async fn a_node_that_comes_late_is_given_a_snapshot_and_then_entries() {
 async fn a_snapshot_over_a_slow_line_arrives_although_it_takes_longer_than_the_timeout() {
     let stall_timeout = Duration::from_secs(4);
     let options =
-        RaftOptions { snapshot_log_entries_kept: 0, snapshot_stall_timeout: stall_timeout, ..patient_options() };
+        RaftOptions { snapshot_log_entries_kept: 0, snapshot_stall_timeout: stall_timeout, ..undisturbed_options() };
     let mut cluster = TestCluster::new(3, options);
     let line = Line { bytes_per_second: 4e6, ..Line::PERFECT };
     let _proxy = cluster.reach_through_proxy(3, line).await;
