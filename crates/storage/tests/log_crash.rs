@@ -31,7 +31,7 @@ struct Acknowledged {
 fn copy_while_written(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     // The mark first: it is written after what it speaks of.
-    let mut names = vec![from.join("IDENTITY"), from.join("DURABLE")];
+    let mut names = vec![from.join("IDENTITY"), from.join(MARK)];
     names.extend(files(from));
     // Entries are moved here before their file goes, so this queue is listed after the other was copied.
     for file in names {

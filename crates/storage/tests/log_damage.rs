@@ -11,8 +11,6 @@ use futures::executor::block_on;
 
 use log_support::*;
 
-const MARK: &str = "DURABLE";
-
 /// A log with ten records, each with one entry, and where each record begins and ends in the file, with the mark of what
 /// was synced up to there.
 fn ten_records(directory: &Path) -> (PathBuf, Vec<usize>, Vec<Vec<u8>>) {
@@ -31,15 +29,6 @@ fn ten_records(directory: &Path) -> (PathBuf, Vec<usize>, Vec<Vec<u8>>) {
         marks.push(mark());
     }
     (files(directory).remove(0), ends, marks)
-}
-
-fn copy(from: &Path) -> tempfile::TempDir {
-    let to = tempfile::tempdir().unwrap();
-    for file in fs::read_dir(from).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), to.path().join(file.file_name())).unwrap();
-    }
-    to
 }
 
 #[test]

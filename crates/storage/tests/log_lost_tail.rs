@@ -11,8 +11,6 @@ use dwell_storage::log::{Log, LogError, LogOptions, read_votes};
 
 use log_support::*;
 
-const MARK: &str = "DURABLE";
-
 /// A log with `count` entries, each of them a write of its own, and the end of each record in the file.
 fn written(directory: &Path, count: u64) -> (PathBuf, Vec<usize>) {
     let mut ends = Vec::new();
@@ -24,15 +22,6 @@ fn written(directory: &Path, count: u64) -> (PathBuf, Vec<usize>) {
         ends.push(fs::metadata(&files(directory)[0]).unwrap().len() as usize);
     }
     (files(directory).remove(0), ends)
-}
-
-fn copy(from: &Path) -> tempfile::TempDir {
-    let to = tempfile::tempdir().unwrap();
-    for file in fs::read_dir(from).unwrap() {
-        let file = file.unwrap();
-        fs::copy(file.path(), to.path().join(file.file_name())).unwrap();
-    }
-    to
 }
 
 fn is_refused(directory: &Path) -> bool {

@@ -1,5 +1,6 @@
 //! What the tests of the log share.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -118,4 +119,17 @@ pub fn gauge(options: &LogOptions, name: &str) -> f64 {
 fn metric(options: &LogOptions, name: &str) -> prometheus::proto::Metric {
     let families = options.registry.gather();
     families.iter().find(|family| family.name() == name).expect("registered").get_metric()[0].clone()
+}
+
+/// The file that says up to where the log was synced.
+pub const MARK: &str = "DURABLE";
+
+/// The files of a closed log, elsewhere.
+pub fn copy(from: &Path) -> tempfile::TempDir {
+    let to = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), to.path().join(file.file_name())).unwrap();
+    }
+    to
 }
