@@ -29,11 +29,10 @@ impl SimulatedClock {
         SimulatedClock { error: Mutex::new(ClockError { offset_ms: 0.0, since_ms: 0.0, drift: 0.0 }) }
     }
 
-    /// Sets the clock forward or back, and makes it gain or lose `drift` milliseconds in each from now on.
-    pub fn disturb(&self, elapsed: Duration, jump_ms: f64, drift: f64) {
-        let mut error = self.error.lock();
-        let offset_ms = error.offset_ms_at(milliseconds(elapsed)) + jump_ms;
-        *error = ClockError { offset_ms, since_ms: milliseconds(elapsed), drift };
+    /// Sets the clock wrong by `offset_ms`, whatever it was before, and makes it gain or lose `drift` milliseconds in each
+    /// from now on.
+    pub fn disturb(&self, elapsed: Duration, offset_ms: f64, drift: f64) {
+        *self.error.lock() = ClockError { offset_ms, since_ms: milliseconds(elapsed), drift };
     }
 
     /// Makes it right again.
