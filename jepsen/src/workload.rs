@@ -75,10 +75,11 @@ impl Workload {
     }
 
     /// To be called after the last fault is healed and [`Recorder::healed`] was: stops the schedules, consumes until every
-    /// queue is empty, checks the order of priorities, and reads everything that still stands somewhere. False if some
-    /// queue did not become empty within [`Workload::quiescence_timeout`].
-    pub async fn finish(&self, clients: Vec<Client>, recorder: &Recorder) -> bool {
-        finishing::run(self, clients, recorder).await
+    /// queue is empty and `load`, which is what [`Workload::run`] gave, has ended, checks the order of priorities, and
+    /// reads everything that still stands somewhere. False if some queue did not become empty within
+    /// [`Workload::quiescence_timeout`].
+    pub async fn finish(&self, clients: Vec<Client>, recorder: &Recorder, load: impl Future<Output = ()>) -> bool {
+        finishing::run(self, clients, recorder, load).await
     }
 
     fn actor(&self, process: u32, client: Client, recorder: &Recorder) -> Actor {

@@ -23,7 +23,12 @@ const PATIENCE_MAX: Duration = Duration::from_secs(40);
 const PRIORITIES_TRIED: usize = 12;
 
 /// See [`Workload::finish`].
-pub(super) async fn run(workload: &Workload, clients: Vec<Client>, recorder: &Recorder) -> bool {
+pub(super) async fn run(
+    workload: &Workload,
+    clients: Vec<Client>,
+    recorder: &Recorder,
+    load: impl Future<Output = ()>,
+) -> bool {
     if clients.is_empty() {
         return false;
     }
@@ -33,13 +38,12 @@ pub(super) async fn run(workload: &Workload, clients: Vec<Client>, recorder: &Re
     let actors = (first..).zip(clients.iter().cycle());
     let mut actors = actors.map(|(process, client)| workload.actor(process, client.clone(), recorder));
     let Some(mut actor) = actors.next() else { return false };
-    stop_schedules(workload, &actor, deadline).await;
-    let drained = queues()
-        .into_iter()
-        .filter(|queue| !queue.kept)
-        .zip(&mut actors)
-        .map(|(queue, actor)| async move { drain(&actor, &queue.name, deadline).await });
-    let drained = futures::future::join_all(drained).await;
+    let queues_drained = queues().into_iter().filter(|queue| !queue.kept);
+    let drains: Vec<(String, Actor)> = queues_drained.map(|queue| queue.name).zip(actors).collect();
+    let drain_all = || futures::future::join_all(drains.iter().map(|(queue, actor)| drain(actor, queue, deadline)));
+    // A last call that waits for a connection to be given up must not keep what is due in its queue.
+    tokio::join!(load, stop_schedules(workload, &actor, deadline), drain_all());
+    let drained = drain_all().await;
     try_priorities(&mut actor, deadline).await;
     for queue in queues() {
         browse(&actor, &queue.name, deadline).await;

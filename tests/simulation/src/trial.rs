@@ -13,7 +13,7 @@ use dwell_client::{BrowseOptions, Client, ClientOptions, MessageState};
 use dwell_jepsen::checkers::{Report, check_all};
 use dwell_jepsen::history::{History, Recorder};
 use dwell_jepsen::workload::Workload;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -186,7 +186,7 @@ struct Clients {
 }
 
 impl Clients {
-    async fn run(mut self, nodes: Vec<u64>) -> anyhow::Result<()> {
+    async fn run(self, nodes: Vec<u64>) -> anyhow::Result<()> {
         let connect = || {
             let addresses = nodes.iter().map(|id| format!("{}:{CLIENT_PORT}", host_name(*id)));
             Client::connect_with(addresses, ClientOptions::default().transport(SimulatedNetwork))
@@ -197,19 +197,23 @@ impl Clients {
         prepared.context("no leader was elected")?.context("preparing")?;
         self.begun.send_replace(true);
 
-        let load = self.workload.run(clients.clone(), &self.recorder);
-        let changing = self.changes.carry_out(&administrator, &self.recorder);
-        let ((), changed) = tokio::join!(load, changing);
-        self.is_healed.wait_for(|healed| *healed).await.context("the simulation is over")?;
-        // What could not be done while things were broken, must be possible now.
-        let completing = async {
+        let load = self.workload.run(clients.clone(), &self.recorder).shared();
+        let finishing = async {
+            self.is_healed.clone().wait_for(|healed| *healed).await.context("the simulation is over")?;
+            anyhow::Ok(self.workload.finish(clients, &self.recorder, load.clone()).await)
+        };
+        let changing = async {
+            let changed = self.changes.carry_out(&administrator, &self.recorder).await;
+            self.is_healed.clone().wait_for(|healed| *healed).await.context("the simulation is over")?;
+            // What could not be done while things were broken, must be possible now.
             for change in changed {
                 change.complete(&administrator).await?;
             }
             anyhow::Ok(())
         };
-        let (finished, completed) = tokio::join!(self.workload.finish(clients, &self.recorder), completing);
-        completed?;
+        let ((), finished, changed) = tokio::join!(load.clone(), finishing, changing);
+        changed?;
+        let finished = finished?;
         if !finished {
             anyhow::bail!("the queues did not become empty: {}", standing(&administrator).await?);
         }

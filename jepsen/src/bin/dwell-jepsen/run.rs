@@ -14,6 +14,7 @@ use dwell_jepsen::harness::{Cluster, ClusterOptions, Event, EventKind, Events, F
 use dwell_jepsen::history::Recorder;
 use dwell_jepsen::report::write_all;
 use dwell_jepsen::workload::Workload;
+use futures::FutureExt as _;
 use parking_lot::Mutex;
 
 use crate::arguments::{CommonArguments, RunArguments};
@@ -111,14 +112,21 @@ pub async fn once(common: &CommonArguments, planned: &PlannedRun, sandbox: &Sand
     let workload = Workload::new(seed, time_limit, common.processes, common.rate);
     let clients = clients(&cluster)?;
     workload.prepare(&clients[0], &recorder).await.context("cannot declare the workload's queues")?;
-    let deadline = Instant::now() + time_limit.saturating_sub(LAST_FAULT);
-    let ((), outcome) = tokio::join!(workload.run(clients.clone(), &recorder), plan.run(&cluster, deadline));
-    let outcome = outcome?;
-    cluster.network().heal();
-    // Everything must come out from now on, and not only once all nodes are up.
-    recorder.healed();
-    let (last, emptied) =
-        tokio::join!(cluster.wait_recovered(UP_TIMEOUT, UP_TIMEOUT), workload.finish(clients, &recorder));
+    let load_end = Instant::now() + time_limit;
+    let deadline = load_end - LAST_FAULT.min(time_limit);
+    let load = workload.run(clients.clone(), &recorder).shared();
+    let breaking = async {
+        let outcome = plan.run(&cluster, deadline).await?;
+        tokio::time::sleep_until(load_end.into()).await;
+        cluster.network().heal();
+        // Everything must come out from now on, and not only once all nodes are up.
+        recorder.healed();
+        let finishing = workload.finish(clients, &recorder, load.clone());
+        let (last, emptied) = tokio::join!(cluster.wait_recovered(UP_TIMEOUT, UP_TIMEOUT), finishing);
+        anyhow::Ok((outcome, last, emptied))
+    };
+    let ((), broken) = tokio::join!(load.clone(), breaking);
+    let (outcome, last, emptied) = broken?;
     let mut not_compared = compare(&cluster, &recorder).await;
     let history = recorder.history();
     let report = tokio::task::block_in_place(|| {
