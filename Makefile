@@ -67,8 +67,10 @@ fix: ## format, and apply what the lints suggest
 	$(CARGO) clippy --release --workspace --all-targets --fix --allow-dirty --allow-staged
 	$(CARGO) fmt --all
 
+# libclang-cpp, which other packages bring, is another library.
 setup: ## install what compiling RocksDB needs and is missing: a C++ compiler and libclang (Debian, Ubuntu)
-	@if ! command -v c++ >/dev/null || ! { ls /usr/lib/llvm-*/lib/libclang.so* || ldconfig -p | grep 'libclang[.-]'; } >/dev/null 2>&1; then \
+	@if ! command -v c++ >/dev/null \
+		|| ! { ls /usr/lib/llvm-*/lib/libclang.so* || ldconfig -p | grep -E 'libclang(-[0-9.]+)?\.so'; } >/dev/null 2>&1; then \
 		if ! command -v apt-get >/dev/null; then echo "install a C++ compiler and libclang, then try again" >&2; exit 1; fi; \
 		set -ex; \
 		$(SUDO) apt-get update; \
