@@ -151,6 +151,7 @@ impl History {
         let mut verdict = Verdict {
             sent: self.published.len(),
             confirmed: self.published.values().filter(|published| published.confirmed_at_us.is_some()).count(),
+            confirm_latency: self.confirm_latency(),
             deliveries: self.delivered.len(),
             longest_confirm_gap_us: self.longest_confirm_gap_us(),
             ..Verdict::default()
@@ -213,6 +214,11 @@ impl History {
             leased && acknowledged > *kill && second.received_at_us > *kill
         });
         explained && !undone
+    }
+
+    fn confirm_latency(&self) -> Distribution {
+        let latency = |published: &Published| Some(published.confirmed_at_us?.saturating_sub(published.sent_at_us));
+        Distribution::new(self.published.values().filter_map(latency).collect())
     }
 
     /// The longest time between one confirm and the next.
@@ -288,6 +294,8 @@ pub struct Verdict {
     pub sent: usize,
     /// Of these, confirmed.
     pub confirmed: usize,
+    /// From sent to confirmed.
+    pub confirm_latency: Distribution,
     /// Deliveries, repeated ones too.
     pub deliveries: usize,
     /// Repeated deliveries that a kill explains.
@@ -306,6 +314,7 @@ impl fmt::Display for Verdict {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(formatter, "sent                 {}", self.sent)?;
         writeln!(formatter, "confirmed            {}", self.confirmed)?;
+        writeln!(formatter, "confirm latency      {}", self.confirm_latency)?;
         writeln!(formatter, "deliveries           {}", self.deliveries)?;
         writeln!(formatter, "allowed duplicates   {}", self.allowed_duplicates)?;
         writeln!(formatter, "lateness             {}", self.lateness)?;
