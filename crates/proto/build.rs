@@ -20,12 +20,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, [&root])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    let mut types = tonic_prost_build::Config::new();
+    types.enable_type_names();
     tonic_prost_build::configure()
+        .codec_path("crate::request::RequestCodec")
         .bytes(".")
         .btree_map(".dwell.v1.Message.headers")
         .btree_map(".dwell.v1.Binding.headers")
         .btree_map(".dwell.v1.Filter.headers")
         .skip_protoc_run()
-        .compile_fds(descriptors)?;
+        .compile_fds_with_config(descriptors, types)?;
     Ok(())
 }

@@ -98,7 +98,7 @@ impl<S: Store> Step<'_, S> {
             return Ok(());
         }
         self.store.delete(Table::Producers, producer_id.as_bytes());
-        let oldest = (row.last_sequence + 1).saturating_sub(PRODUCER_WINDOW).max(1);
+        let oldest = row.last_sequence.saturating_add(1).saturating_sub(PRODUCER_WINDOW).max(1);
         for sequence in oldest..=row.last_sequence {
             self.store.delete(Table::Outcomes, &key::outcome(producer_id, sequence));
         }

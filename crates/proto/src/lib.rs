@@ -3,6 +3,8 @@
 //! Byte fields are [`bytes::Bytes`], so that a body is shared and not copied on its way through a node.
 #![allow(missing_docs, reason = "generated; the documentation stands in the .proto files")]
 
+pub mod request;
+
 /// The client API, `dwell.v1`.
 pub mod v1 {
     tonic::include_proto!("dwell.v1");

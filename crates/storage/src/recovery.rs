@@ -152,7 +152,8 @@ impl DataDirectory {
             let entry = entry.map_err(failed(&self.root))?;
             let name = entry.file_name();
             let number = name.to_str().and_then(|name| name.strip_prefix(ASIDE_PREFIX));
-            found.extend(number.and_then(|number| number.parse().ok()).map(|number| (number, entry.path())));
+            let number = number.and_then(|number| number.parse::<u32>().ok());
+            found.extend(number.map(|number| (u64::from(number), entry.path())));
         }
         Ok(found)
     }

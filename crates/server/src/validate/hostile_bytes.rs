@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use dwell_hostile_bytes::{Bound, cases, decode_within, must, tampered, unharmed};
 use dwell_machine::{Batch, Command, Machine, MemoryStore, MessageState, Revision};
+use dwell_proto::request::{RequestError, decode};
 use dwell_proto::v1;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -27,8 +28,8 @@ enum Refused {
     Invalid(Invalid),
 }
 
-impl From<prost::DecodeError> for Refused {
-    fn from(_: prost::DecodeError) -> Refused {
+impl From<RequestError> for Refused {
+    fn from(_: RequestError) -> Refused {
         Refused::Undecodable
     }
 }
@@ -40,17 +41,17 @@ impl From<Invalid> for Refused {
 }
 
 fn as_publish(bytes: Bytes) -> Result<Option<Command>, Refused> {
-    Ok(Some(Command::Publish(publish(v1::PublishRequest::decode(bytes)?, &LIMITS, NOW_MS)?)))
+    Ok(Some(Command::Publish(publish(decode::<v1::PublishRequest>(bytes)?, &LIMITS, NOW_MS)?)))
 }
 
 fn as_transact(bytes: Bytes) -> Result<Option<Command>, Refused> {
-    Ok(Some(Command::Transact(transact(v1::TransactRequest::decode(bytes)?, &LIMITS, NOW_MS)?)))
+    Ok(Some(Command::Transact(transact(decode::<v1::TransactRequest>(bytes)?, &LIMITS, NOW_MS)?)))
 }
 
 fn as_consume(bytes: Bytes) -> Result<Option<Command>, Refused> {
     use v1::consume_request::Request;
     let queue = || "q".to_owned();
-    Ok(match v1::ConsumeRequest::decode(bytes)?.request {
+    Ok(match decode::<v1::ConsumeRequest>(bytes)?.request {
         Some(Request::Attach(given)) => {
             // The server makes an id for who has none.
             let mut command = attach(given)?;
@@ -69,11 +70,11 @@ fn as_consume(bytes: Bytes) -> Result<Option<Command>, Refused> {
 }
 
 fn as_receive(bytes: Bytes) -> Result<Option<Command>, Refused> {
-    Ok(Some(Command::Receive(receive(v1::ReceiveRequest::decode(bytes)?)?.0)))
+    Ok(Some(Command::Receive(receive(decode::<v1::ReceiveRequest>(bytes)?)?.0)))
 }
 
 fn as_declare_queue(bytes: Bytes) -> Result<Option<Command>, Refused> {
-    let request = v1::DeclareQueueRequest::decode(bytes)?;
+    let request = decode::<v1::DeclareQueueRequest>(bytes)?;
     namespace(&request.namespace)?;
     name("queue", &request.queue)?;
     let settings = queue_settings(request.settings)?;
@@ -81,19 +82,19 @@ fn as_declare_queue(bytes: Bytes) -> Result<Option<Command>, Refused> {
 }
 
 fn as_update_queue(bytes: Bytes) -> Result<Option<Command>, Refused> {
-    Ok(Some(Command::UpdateQueue(update_queue(v1::UpdateQueueRequest::decode(bytes)?)?)))
+    Ok(Some(Command::UpdateQueue(update_queue(decode::<v1::UpdateQueueRequest>(bytes)?)?)))
 }
 
 fn as_declare_exchange(bytes: Bytes) -> Result<Option<Command>, Refused> {
-    Ok(Some(Command::DeclareExchange(declare_exchange(v1::DeclareExchangeRequest::decode(bytes)?)?)))
+    Ok(Some(Command::DeclareExchange(declare_exchange(decode::<v1::DeclareExchangeRequest>(bytes)?)?)))
 }
 
 fn as_bind(bytes: Bytes) -> Result<Option<Command>, Refused> {
-    Ok(Some(Command::Bind(binding(v1::BindRequest::decode(bytes)?.binding)?)))
+    Ok(Some(Command::Bind(binding(decode::<v1::BindRequest>(bytes)?.binding)?)))
 }
 
 fn as_reschedule(bytes: Bytes) -> Result<Option<Command>, Refused> {
-    let request = v1::RescheduleRequest::decode(bytes)?;
+    let request = decode::<v1::RescheduleRequest>(bytes)?;
     let revision = Some(Revision::Reschedule(new_time(request.time, NOW_MS)?));
     let Named { queue, by, revoke, after } = target(request.target)?;
     Ok(Some(match by {
@@ -107,7 +108,7 @@ fn as_reschedule(bytes: Bytes) -> Result<Option<Command>, Refused> {
 }
 
 fn as_reschedule_matching(bytes: Bytes) -> Result<Option<Command>, Refused> {
-    let request = v1::RescheduleMatchingRequest::decode(bytes)?;
+    let request = decode::<v1::RescheduleMatchingRequest>(bytes)?;
     let revision = Some(Revision::Reschedule(new_time(request.time, NOW_MS)?));
     let Selected { queue, filter, revoke } = selection(request.selection, NOW_MS)?;
     let command = dwell_machine::ReviseMatching { queue, filter, revoke, cursor: Bytes::new(), revision };
@@ -115,7 +116,7 @@ fn as_reschedule_matching(bytes: Bytes) -> Result<Option<Command>, Refused> {
 }
 
 fn as_browse(bytes: Bytes) -> Result<Option<Command>, Refused> {
-    let request = v1::BrowseMessagesRequest::decode(bytes)?;
+    let request = decode::<v1::BrowseMessagesRequest>(bytes)?;
     let (state, page_size) = browse(&request)?;
     let (machine, store) = with_a_queue();
     // A token of any kind is refused, or is a place to begin.
@@ -124,26 +125,26 @@ fn as_browse(bytes: Bytes) -> Result<Option<Command>, Refused> {
 }
 
 fn as_forecast(bytes: Bytes) -> Result<Option<Command>, Refused> {
-    let horizons_ms = forecast(&v1::ForecastRequest::decode(bytes)?)?;
+    let horizons_ms = forecast(&decode::<v1::ForecastRequest>(bytes)?)?;
     let (machine, store) = with_a_queue();
     machine.forecast(&store, "q", NOW_MS, &horizons_ms).unwrap();
     Ok(None)
 }
 
 fn as_declare_schedule(bytes: Bytes) -> Result<Option<Command>, Refused> {
-    let request = v1::DeclareScheduleRequest::decode(bytes)?;
+    let request = decode::<v1::DeclareScheduleRequest>(bytes)?;
     Ok(Some(Command::DeclareSchedule(declare_schedule(request, &LIMITS, NOW_MS, NOW_MS)?)))
 }
 
 fn as_preview(bytes: Bytes) -> Result<Option<Command>, Refused> {
-    let (definition, next_max) = preview(v1::PreviewScheduleRequest::decode(bytes)?, NOW_MS)?;
+    let (definition, next_max) = preview(decode::<v1::PreviewScheduleRequest>(bytes)?, NOW_MS)?;
     let due = dwell_machine::preview(&definition, NOW_MS, next_max.min(20)).unwrap();
     assert!(due.is_sorted());
     Ok(None)
 }
 
 fn as_add_member(bytes: Bytes) -> Result<Option<Command>, Refused> {
-    add_member(v1::AddMemberRequest::decode(bytes)?)?;
+    add_member(decode::<v1::AddMemberRequest>(bytes)?)?;
     Ok(None)
 }
 
