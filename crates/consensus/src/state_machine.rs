@@ -224,6 +224,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 _ => blocking::in_place(|| self.execute(chunk))?,
             };
             timer.observe_duration();
+            self.metrics.unwritten_bytes.set(i64::try_from(self.store.unwritten_bytes()).unwrap_or(i64::MAX));
             if let Some(begun) = self.begin_digest() {
                 // An error means that the digest failed, which is told to those who asked for it.
                 let _ = begun.await;

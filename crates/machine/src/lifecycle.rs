@@ -169,7 +169,7 @@ impl<S: Store> Step<'_, S> {
             consumer: consumer_key,
             deadline_ms: self.now_ms().saturating_add(timeout_ms),
         };
-        self.store.put(Table::Leases, &key::message(queue_id, sequence), record::encode(&lease));
+        self.store.insert(Table::Leases, &key::message(queue_id, sequence), record::encode(&lease));
         self.machine.lease_deadlines.insert((lease.deadline_ms, queue_id, sequence));
         let queue = self.queue(queue_id);
         queue.leases.insert(sequence, lease);

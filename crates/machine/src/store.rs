@@ -124,6 +124,9 @@ pub trait Store: StoreRead {
     /// Sets the value of a key.
     fn put(&mut self, table: Table, key: &[u8], value: Bytes);
 
+    /// Sets the value of a key that is not there. A store that knows so need not write a row that comes and goes.
+    fn insert(&mut self, table: Table, key: &[u8], value: Bytes);
+
     /// Removes a key, if it is there.
     fn delete(&mut self, table: Table, key: &[u8]);
 }
@@ -160,6 +163,11 @@ impl Store for MemoryStore {
     fn put(&mut self, table: Table, key: &[u8], value: Bytes) {
         let previous = self.rows.insert((table, Bytes::copy_from_slice(key)), value);
         assert!(previous.is_none() || !table.is_written_once(), "{table:?} row {key:02x?} was written twice");
+    }
+
+    fn insert(&mut self, table: Table, key: &[u8], value: Bytes) {
+        let previous = self.rows.insert((table, Bytes::copy_from_slice(key)), value);
+        assert!(previous.is_none(), "{table:?} row {key:02x?} was there already");
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) {

@@ -1,10 +1,12 @@
 //! A group's state on RocksDB.
 //!
-//! The Raft log is the write-ahead log of this state: RocksDB runs without its own. Each commit writes all rows
-//! of some log entries, together with a record of the last of them, in one batch, and a flush brings all column
+//! The Raft log is the write-ahead log of this state: RocksDB runs without its own. Each commit adds all rows
+//! of some log entries, together with a record of the last of them. Commits wait in memory for a while and go to RocksDB
+//! together, in one batch, and a flush brings all column
 //! families to disk at one position. After a crash the state is as it was at some earlier commit, and the record
 //! says at which, so that the log is replayed from there.
 
+mod committed;
 mod database;
 mod digest;
 mod error;
@@ -24,6 +26,7 @@ use bytes::Bytes;
 use dwell_machine::{Store, StoreError, StoreRead, Table};
 use parking_lot::RwLock;
 
+pub(crate) use committed::Committed;
 pub(crate) use database::Database;
 pub use digest::Digester;
 pub use error::StateError;
@@ -33,7 +36,7 @@ pub use reader::StateReader;
 use crate::damage::DamagedPart;
 use crate::durable;
 use crate::snapshot::{Catalog, Snapshot, SnapshotBuilder};
-use overlay::Overlay;
+use overlay::{Overlay, layered};
 
 const FIRST_GENERATION: u64 = 1;
 const SNAPSHOTS: &str = "snapshots";
@@ -46,8 +49,8 @@ pub struct StateStore {
     resources: StateResources,
     generation: u64,
     database: Arc<Database>,
-    /// The same database, for the readers.
-    shared: Arc<RwLock<Arc<Database>>>,
+    /// The same database with what was committed since it was written to, shared with readers and snapshots.
+    committed: Arc<RwLock<Committed>>,
     overlay: Overlay,
     snapshots: Arc<Catalog>,
 }
@@ -69,7 +72,7 @@ impl StateStore {
             directory: directory.to_path_buf(),
             resources: resources.clone(),
             generation,
-            shared: Arc::new(RwLock::new(database.clone())),
+            committed: Arc::new(RwLock::new(Committed::new(database.clone(), resources.unwritten_bytes_max()))),
             database,
             overlay: Overlay::new(),
             snapshots,
@@ -78,19 +81,27 @@ impl StateStore {
 
     /// The record given to the last commit; none before the first one.
     pub fn applied(&self) -> Result<Option<Bytes>, StateError> {
-        self.reported(self.database.applied())
+        let applied = self.committed.read().applied();
+        self.reported(applied)
     }
 
-    /// Writes what is pending and a new applied record, all or nothing. It is not durable until a flush, which
-    /// RocksDB does on its own when memory fills up: a crash takes the state back to an earlier commit.
+    /// Commits what is pending and a new applied record, all or nothing: readers see it when this returns. It is not
+    /// durable until a flush, which RocksDB does on its own when memory fills up: a crash takes the state back to an
+    /// earlier commit.
     pub fn commit(&mut self, applied: &[u8]) -> Result<(), StateError> {
-        self.reported(self.database.write(&self.overlay, applied))?;
-        self.overlay.clear();
-        Ok(())
+        let committed = self.committed.write().commit(&mut self.overlay, applied);
+        self.reported(committed)
+    }
+
+    /// What is committed and not yet given to the database, in bytes of memory, about.
+    pub fn unwritten_bytes(&self) -> usize {
+        self.committed.read().unwritten().bytes()
     }
 
     /// Makes everything committed durable.
     pub fn flush(&self) -> Result<(), StateError> {
+        let written = self.committed.write().write_out();
+        self.reported(written)?;
         self.reported(self.database.flush())
     }
 
@@ -107,7 +118,7 @@ impl StateStore {
 
     /// A reader of what is committed, for other threads.
     pub fn reader(&self) -> StateReader {
-        StateReader { database: self.shared.clone(), damage: self.resources.damage().clone() }
+        StateReader { committed: self.committed.clone(), damage: self.resources.damage().clone() }
     }
 
     /// What this store shares with the node's others.
@@ -117,12 +128,12 @@ impl StateStore {
 
     /// Something that makes a snapshot, on any thread, while the state goes on.
     pub fn snapshot_builder(&self) -> SnapshotBuilder {
-        SnapshotBuilder::new(self.database.clone(), self.snapshots.clone(), self.resources.clone())
+        SnapshotBuilder::new(self.committed.clone(), self.snapshots.clone(), self.resources.clone())
     }
 
     /// Something that makes a digest of all committed rows, on any thread, while the state goes on.
     pub fn digester(&self) -> Digester {
-        Digester::new(self.database.clone())
+        Digester::new(self.committed.clone())
     }
 
     /// The newest snapshot, built or installed.
@@ -139,6 +150,9 @@ impl StateStore {
     /// writes are dropped. After a crash on the way, the old state is there, or the new one.
     pub fn install(&mut self, snapshot: &Snapshot) -> Result<(), StateError> {
         self.overlay.clear();
+        // A snapshot of the old state that was begun before covers all that was committed.
+        let written = self.committed.write().write_out();
+        self.reported(written)?;
         let generation = self.generation + 1;
         let path = pointer::database_path(&self.directory, generation);
         durable::remove_directory(&path).map_err(StateError::io(&path))?;
@@ -159,9 +173,10 @@ impl StateStore {
     fn switch_to(&mut self, generation: u64, database: Arc<Database>) {
         self.generation = generation;
         self.database.condemn();
-        let shared = std::mem::replace(&mut *self.shared.write(), database.clone());
+        let next = Committed::new(database.clone(), self.resources.unwritten_bytes_max());
+        let replaced = std::mem::replace(&mut *self.committed.write(), next);
         // Closing the old database may take a while: not under the lock.
-        drop(shared);
+        drop(replaced);
         self.database = database;
     }
 }
@@ -188,17 +203,23 @@ fn open_current(directory: &Path, resources: &StateResources) -> Result<(u64, Da
 
 impl StoreRead for StateStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        match self.overlay.get(table, key) {
-            Some(pending) => Ok(pending.value.clone()),
-            None => {
-                let read = self.database.get(table, key).map_err(scan::read_error(table));
-                scan::reported(read, self.resources.damage())
-            }
+        if let Some(pending) = self.overlay.get(table, key) {
+            return Ok(pending.value.clone());
         }
+        if let Some(pending) = self.committed.read().unwritten().get(table, key) {
+            return Ok(pending.value.clone());
+        }
+        let read = self.database.get(table, key).map_err(scan::read_error(table));
+        scan::reported(read, self.resources.damage())
     }
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        let rows = scan::merged(&self.database, &self.overlay, table, from, to, limit);
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let committed = self.committed.read();
+        let (pending, unwritten) = (self.overlay.range(table, from, to), committed.unwritten().range(table, from, to));
+        let rows = scan::merged(&self.database, layered(pending, unwritten), table, from, to, limit);
         scan::reported(rows, self.resources.damage())
     }
 }
@@ -208,7 +229,20 @@ impl Store for StateStore {
         self.overlay.put(table, key, value);
     }
 
+    fn insert(&mut self, table: Table, key: &[u8], value: Bytes) {
+        self.overlay.insert(table, key, value);
+    }
+
     fn delete(&mut self, table: Table, key: &[u8]) {
         self.overlay.delete(table, key);
+    }
+}
+
+impl Drop for StateStore {
+    /// Spares the next start to apply the last commits again.
+    fn drop(&mut self) {
+        if let Err(error) = self.committed.write().write_out() {
+            tracing::warn!(%error, "the last commits were not written at the end: they are applied again");
+        }
     }
 }

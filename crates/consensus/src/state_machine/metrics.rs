@@ -9,6 +9,7 @@ pub(super) struct StateMachineMetrics {
     pub apply_entries: Histogram,
     pub snapshot_seconds: Histogram,
     pub snapshot_bytes: IntGauge,
+    pub unwritten_bytes: IntGauge,
 }
 
 impl StateMachineMetrics {
@@ -27,11 +28,16 @@ impl StateMachineMetrics {
                     .buckets(prometheus::exponential_buckets(0.005, 2.0, 16)?),
             )?,
             snapshot_bytes: IntGauge::new("dwell_snapshot_bytes", "Bytes of the newest snapshot's files")?,
+            unwritten_bytes: IntGauge::new(
+                "dwell_state_unwritten_bytes",
+                "Bytes of committed rows in memory that are not yet written to the state's database",
+            )?,
         };
         registry.register(Box::new(metrics.apply_seconds.clone()))?;
         registry.register(Box::new(metrics.apply_entries.clone()))?;
         registry.register(Box::new(metrics.snapshot_seconds.clone()))?;
         registry.register(Box::new(metrics.snapshot_bytes.clone()))?;
+        registry.register(Box::new(metrics.unwritten_bytes.clone()))?;
         Ok(metrics)
     }
 

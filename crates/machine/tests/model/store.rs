@@ -4,7 +4,8 @@ use bytes::Bytes;
 use dwell_machine::{MemoryStore, Store, StoreError, StoreRead, Table};
 
 /// A store that insists that a row of a table written once is there when it is deleted: one deleted in vain
-/// leaves a tombstone in a log-structured store, for nothing. That none is put twice, `MemoryStore` sees to.
+/// leaves a tombstone in a log-structured store, for nothing. That none is put twice, nor
+/// inserted where one is, `MemoryStore` sees to.
 pub struct StrictStore<'a>(pub &'a mut MemoryStore);
 
 impl StoreRead for StrictStore<'_> {
@@ -20,6 +21,10 @@ impl StoreRead for StrictStore<'_> {
 impl Store for StrictStore<'_> {
     fn put(&mut self, table: Table, key: &[u8], value: Bytes) {
         self.0.put(table, key, value);
+    }
+
+    fn insert(&mut self, table: Table, key: &[u8], value: Bytes) {
+        self.0.insert(table, key, value);
     }
 
     fn delete(&mut self, table: Table, key: &[u8]) {

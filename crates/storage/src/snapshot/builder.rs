@@ -6,16 +6,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
+
 use super::catalog::{Catalog, Staging};
 use super::manifest::{Manifest, SnapshotFile, is_file_name};
 use super::{Snapshot, SnapshotError, checksum, is_immutable};
 use crate::damage::DamagedPart;
 use crate::durable;
-use crate::state::{Database, StateResources};
+use crate::state::{Committed, Database, StateResources};
 
 /// Makes one snapshot. It holds the database that was current when it was made, so that a snapshot installed
 /// meanwhile does not mix with it.
 pub struct SnapshotBuilder {
+    committed: Arc<RwLock<Committed>>,
     database: Arc<Database>,
     catalog: Arc<Catalog>,
     resources: StateResources,
@@ -23,9 +26,14 @@ pub struct SnapshotBuilder {
 }
 
 impl SnapshotBuilder {
-    pub(crate) fn new(database: Arc<Database>, catalog: Arc<Catalog>, resources: StateResources) -> SnapshotBuilder {
+    pub(crate) fn new(
+        committed: Arc<RwLock<Committed>>,
+        catalog: Arc<Catalog>,
+        resources: StateResources,
+    ) -> SnapshotBuilder {
+        let database = committed.read().database().clone();
         let staging = catalog.stage();
-        SnapshotBuilder { database, catalog, resources, staging }
+        SnapshotBuilder { committed, database, catalog, resources, staging }
     }
 
     /// Makes the snapshot and the current one of it. It takes as long as a flush and reading all files that were
@@ -43,7 +51,8 @@ impl SnapshotBuilder {
     }
 
     fn make(self) -> Result<Snapshot, SnapshotError> {
-        let SnapshotBuilder { database, catalog, resources, staging } = self;
+        let SnapshotBuilder { committed, database, catalog, resources, staging } = self;
+        committed.write().write_out_to(&database)?;
         database.checkpoint(&staging.path)?;
         let names = file_names(&staging.path)?;
         let applied = Database::open_read_only(&staging.path, &resources)?.applied()?.unwrap_or_default();

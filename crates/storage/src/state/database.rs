@@ -105,7 +105,7 @@ impl Database {
             tagged_key.push(table as u8);
             tagged_key.extend_from_slice(key);
             if table.is_written_once() {
-                if pending.delete_base {
+                if pending.in_base {
                     batch.single_delete_cf(family, &tagged_key);
                 }
             } else if pending.value.is_none() {

@@ -4,26 +4,33 @@ use std::sync::Arc;
 
 use dwell_machine::{DigestBuilder, StateDigest, Table};
 
+use parking_lot::RwLock;
+
 use super::StateError;
-use super::database::Database;
+use super::committed::Committed;
 
 /// After so many rows it is asked whether the digest is still wanted.
 const ROWS_BETWEEN_QUESTIONS: u64 = 10_000;
 
 /// Makes one digest of all rows. It holds the database open.
 pub struct Digester {
-    database: Arc<Database>,
+    committed: Arc<RwLock<Committed>>,
 }
 
 impl Digester {
-    pub(super) fn new(database: Arc<Database>) -> Digester {
-        Digester { database }
+    pub(super) fn new(committed: Arc<RwLock<Committed>>) -> Digester {
+        Digester { committed }
     }
 
     /// Hashes all rows that are committed when this is called, which takes as long as reading them. `begun` is called as
     /// soon as what is committed from then on is not among them. None if `is_wanted` says no meanwhile.
     pub fn digest(self, begun: impl FnOnce(), is_wanted: impl Fn() -> bool) -> Result<Option<StateDigest>, StateError> {
-        let view = self.database.view();
+        let database = {
+            let mut committed = self.committed.write();
+            committed.write_out()?;
+            committed.database().clone()
+        };
+        let view = database.view();
         begun();
         let mut digest = DigestBuilder::default();
         let mut rows_until_question = ROWS_BETWEEN_QUESTIONS;

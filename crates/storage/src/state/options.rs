@@ -77,6 +77,13 @@ impl StateResources {
         StateMemory { block_cache_bytes: self.cache.get_usage(), memtable_bytes: self.write_buffers.get_usage() }
     }
 
+    /// How much of what is committed may wait in memory, for each group, before it is written to its database. The more,
+    /// the longer a message may wait for its consumer without costing a write; writing 4 MiB takes some milliseconds. Small
+    /// beside the memtables that it goes to, so that these keep to their bound.
+    pub(super) fn unwritten_bytes_max(&self) -> usize {
+        (self.options.memory_bytes / 32).min(4 << 20)
+    }
+
     /// Where damage is reported.
     pub fn damage(&self) -> &DamageSignal {
         &self.options.damage

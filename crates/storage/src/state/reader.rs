@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dwell_machine::{MessageRecord, StoreError, StoreRead, Table};
 use parking_lot::RwLock;
 
-use super::database::Database;
+use super::committed::Committed;
 use super::scan;
 use crate::damage::DamageSignal;
 
@@ -16,7 +16,7 @@ use crate::damage::DamageSignal;
 /// It holds the database open: a state directory can only be opened again when its readers are gone.
 #[derive(Clone)]
 pub struct StateReader {
-    pub(super) database: Arc<RwLock<Arc<Database>>>,
+    pub(super) committed: Arc<RwLock<Committed>>,
     pub(super) damage: DamageSignal,
 }
 
@@ -25,18 +25,28 @@ impl StateReader {
     pub fn message(&self, queue: u64, sequence: u64) -> Result<Option<MessageRecord>, StoreError> {
         dwell_machine::read_message(self, queue, sequence)
     }
-
-    fn database(&self) -> Arc<Database> {
-        self.database.read().clone()
-    }
 }
 
 impl StoreRead for StateReader {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        scan::reported(self.database().get(table, key).map_err(scan::read_error(table)), &self.damage)
+        let database = {
+            let committed = self.committed.read();
+            if let Some(pending) = committed.unwritten().get(table, key) {
+                return Ok(pending.value.clone());
+            }
+            // The disk is not waited for under the lock. What is written out meanwhile is in this database.
+            committed.database().clone()
+        };
+        scan::reported(database.get(table, key).map_err(scan::read_error(table)), &self.damage)
     }
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        scan::reported(scan::committed(&self.database(), table, from, to, limit), &self.damage)
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let committed = self.committed.read();
+        let unwritten = committed.unwritten().range(table, from, to);
+        let rows = scan::merged(committed.database(), unwritten, table, from, to, limit);
+        scan::reported(rows, &self.damage)
     }
 }

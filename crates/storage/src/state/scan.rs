@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dwell_machine::{StoreError, Table};
 
 use super::database::Database;
-use super::overlay::Overlay;
+use super::overlay::Pending;
 use crate::damage::{DamageSignal, DamagedPart, is_database_damage};
 
 /// A table's rows.
@@ -32,44 +32,17 @@ pub(super) fn reported<T>(read: Result<T, StoreError>, damage: &DamageSignal) ->
     })
 }
 
-/// Up to `limit` rows of the database alone.
-pub(super) fn committed(
+/// Up to `limit` rows of the database as they will be when what is pending, in order of its keys, is written.
+pub(super) fn merged<'a>(
     database: &Database,
+    pending: impl Iterator<Item = (&'a Bytes, &'a Pending)>,
     table: Table,
     from: &[u8],
     to: &[u8],
     limit: usize,
 ) -> Result<RowList, StoreError> {
     let mut found = Vec::new();
-    if from >= to || limit == 0 {
-        return Ok(found);
-    }
-    let mut rows = database.rows(table, from, to);
-    while let Some((key, value)) = rows.current() {
-        found.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
-        if found.len() == limit {
-            return Ok(found);
-        }
-        rows.advance();
-    }
-    rows.status().map_err(read_error(table))?;
-    Ok(found)
-}
-
-/// Up to `limit` rows of the database as they will be when what is pending is committed.
-pub(super) fn merged(
-    database: &Database,
-    overlay: &Overlay,
-    table: Table,
-    from: &[u8],
-    to: &[u8],
-    limit: usize,
-) -> Result<RowList, StoreError> {
-    let mut found = Vec::new();
-    if from >= to || limit == 0 {
-        return Ok(found);
-    }
-    let mut pending = overlay.range(table, from, to).peekable();
+    let mut pending = pending.peekable();
     let mut rows = database.rows(table, from, to);
     while found.len() < limit {
         // Which of the two heads is the smaller key; an equal one is overruled by what is pending.
