@@ -1,10 +1,9 @@
 //! A group's state on RocksDB.
 //!
 //! The Raft log is the write-ahead log of this state: RocksDB runs without its own. Each commit adds all rows
-//! of some log entries, together with a record of the last of them. Commits wait in memory for a while and go to RocksDB
-//! together, in one batch, and a flush brings all column
-//! families to disk at one position. After a crash the state is as it was at some earlier commit, and the record
-//! says at which, so that the log is replayed from there.
+//! of some log entries, together with a record of the last of them. Commits wait in memory for a while and go to
+//! RocksDB together, in one batch, and a flush brings all column families to disk at one position. After a crash the
+//! state is as it was at some earlier commit, and the record says at which, so that the log is replayed from there.
 
 mod committed;
 mod database;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use dwell_machine::{DigestBuilder, StateDigest, Table};
-
 use parking_lot::RwLock;
 
 use super::StateError;
