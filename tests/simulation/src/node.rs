@@ -176,7 +176,12 @@ fn manifests(directory: &Path) -> io::Result<BTreeMap<PathBuf, u64>> {
         if entry.file_type()?.is_dir() {
             found.append(&mut manifests(&entry.path())?);
         } else if entry.file_name().to_string_lossy().starts_with("MANIFEST") {
-            found.insert(entry.path(), entry.metadata()?.len());
+            // The database may have gone over to another one since it was listed.
+            match entry.metadata() {
+                Ok(metadata) => drop(found.insert(entry.path(), metadata.len())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(found)
