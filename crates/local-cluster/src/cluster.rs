@@ -57,7 +57,7 @@ impl LocalCluster {
     /// remember it: a cluster that is opened there again has the nodes that it began with.
     pub fn add_node(&mut self) -> Result<u64, LocalClusterError> {
         let id = self.nodes.iter().map(LocalNode::id).max().unwrap_or(0) + 1;
-        let [client, peer, http] = ports::pick(3)?[..] else {
+        let [client, peer, http] = ports::free_ports(3)?[..] else {
             return Err(LocalClusterError::NoFreePorts { wanted: 3 });
         };
         let directory = self.directory.join(format!("node-{id}"));

@@ -30,3 +30,4 @@ pub use error::LocalClusterError;
 pub use manifest::NodePorts;
 pub use node::LocalNode;
 pub use options::LocalClusterOptions;
+pub use ports::free_ports;

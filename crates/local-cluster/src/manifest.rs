@@ -83,7 +83,7 @@ fn choose_ports(options: &LocalClusterOptions) -> Result<Vec<NodePorts>, LocalCl
     if let Some(nodes) = options.first_port.and_then(|first| preferred(first, options.nodes)) {
         return Ok(nodes);
     }
-    let ports = ports::pick(options.nodes * 3)?;
+    let ports = ports::free_ports(options.nodes * 3)?;
     Ok(ports.chunks_exact(3).map(|ports| NodePorts { client: ports[0], peer: ports[1], http: ports[2] }).collect())
 }
 
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn preferred_ports_are_used_when_they_are_free() {
         // Some of the ports next to a free one may be taken: a few tries find a place where none is.
-        let nodes = (0..50).find_map(|_| preferred(ports::pick(1).ok()?[0], 2)).unwrap();
+        let nodes = (0..50).find_map(|_| preferred(ports::free_ports(1).ok()?[0], 2)).unwrap();
         assert_eq!(nodes[0].peer, nodes[0].client + 1);
         assert_eq!(nodes[0].http, nodes[0].client + 2);
         assert_eq!(nodes[1].client, nodes[0].client + PORT_STRIDE);

@@ -16,8 +16,8 @@ const CANDIDATES: Range<u16> = 15_000..32_000;
 /// are not given the same ports.
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
-/// Picks `wanted` ports that are free now.
-pub(crate) fn pick(wanted: usize) -> Result<Vec<u16>, LocalClusterError> {
+/// Picks `wanted` ports of 127.0.0.1 that are free now, for servers that are started soon.
+pub fn free_ports(wanted: usize) -> Result<Vec<u16>, LocalClusterError> {
     let count = CANDIDATES.end - CANDIDATES.start;
     // A random start keeps clusters of different processes apart.
     let start = rand::random_range(0..count);
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn picked_ports_are_distinct_and_outside_the_ephemeral_range() {
-        let ports = pick(9).unwrap();
+        let ports = free_ports(9).unwrap();
         let distinct: std::collections::BTreeSet<_> = ports.iter().collect();
         assert_eq!(distinct.len(), 9);
         assert!(ports.iter().all(|port| !ephemeral_range().contains(port)), "{ports:?}");

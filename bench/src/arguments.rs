@@ -1,0 +1,133 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use crate::systems::{Kind, Programs};
+use crate::workloads::{Contestant, Group, parse_count};
+
+/// Measures Dwell beside its peers, builds of it against each other, and the instructions of its hot paths.
+#[derive(Debug, Parser)]
+#[command(name = "dwell-bench", version)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Measures systems in turn, round by round
+    Run(RunArguments),
+    /// Dwell alone in about three minutes: throughput, latency at a fixed rate, backlog, delays, failover
+    Quick(QuickArguments),
+    /// Renders the results of earlier runs
+    Report(ReportArguments),
+    /// Makes a load that is described on standard input, in a process of its own
+    #[command(hide = true)]
+    Load,
+}
+
+/// Where things are.
+#[derive(Debug, Clone, Args)]
+pub struct Places {
+    /// The `dwell` binary [default: the one beside this program]
+    #[arg(long, env = "DWELL_BINARY")]
+    pub dwell: Option<PathBuf>,
+    /// The directory of RabbitMQ's scripts
+    #[arg(long, default_value = "/usr/lib/rabbitmq/bin")]
+    pub rabbitmq: PathBuf,
+    /// The `nats-server` binary
+    #[arg(long, default_value = "nats-server")]
+    pub nats: PathBuf,
+    /// A `nats-server` of version 2.10 or later, which is told to sync always, and measured besides
+    #[arg(long, env = "NATS_SYNCED")]
+    pub nats_synced: Option<PathBuf>,
+    /// Where results, tables and plots go
+    #[arg(long, default_value = "target/bench")]
+    pub output: PathBuf,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArguments {
+    /// Where things are
+    #[command(flatten)]
+    pub places: Places,
+    /// Who is measured
+    #[arg(long, value_delimiter = ',', default_value = "dwell,rabbitmq,nats")]
+    pub systems: Vec<Kind>,
+    /// What is measured
+    #[arg(long, value_delimiter = ',', default_value = "a,b,c,e")]
+    pub workloads: Vec<Group>,
+    /// Only workloads whose name contains this
+    #[arg(long)]
+    pub only: Option<String>,
+    /// Each round measures every system once in every workload
+    #[arg(long, default_value_t = 5)]
+    pub rounds: usize,
+    /// How long (a) and (b) publish, each time
+    #[arg(long, default_value_t = 8.0)]
+    pub seconds: f64,
+    /// (a) in every combination of body, window and queues
+    #[arg(long)]
+    pub full: bool,
+    /// (b): messages a second
+    #[arg(long, default_value_t = 2000.0)]
+    pub rate: f64,
+    /// (c): messages that come to stand in the queue
+    #[arg(long, value_delimiter = ',', value_parser = parse_count, default_value = "1m")]
+    pub depth: Vec<u64>,
+    /// (e): how often each fault is made, in every round
+    #[arg(long, default_value_t = 20)]
+    pub faults: usize,
+}
+
+/// Arguments of `quick`.
+#[derive(Debug, Clone, Args)]
+pub struct QuickArguments {
+    /// Where things are
+    #[command(flatten)]
+    pub places: Places,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Clone, Args)]
+pub struct ReportArguments {
+    /// Where the results are, and the tables go
+    #[arg(long, default_value = "target/bench")]
+    pub output: PathBuf,
+}
+
+impl Places {
+    /// Where the programs are.
+    pub fn programs(&self) -> anyhow::Result<Programs> {
+        Ok(Programs { dwell: self.dwell()?, rabbitmq: self.rabbitmq.clone(), nats: self.nats.clone() })
+    }
+
+    /// Those who are measured.
+    pub fn contestants(&self, kinds: &[Kind]) -> anyhow::Result<Vec<Contestant>> {
+        let programs = self.programs()?;
+        let mut contestants = Vec::new();
+        for kind in kinds {
+            contestants.push(Contestant { label: kind.name().to_owned(), kind: *kind, programs: programs.clone() });
+            if let (Kind::Nats, Some(nats)) = (kind, &self.nats_synced) {
+                let programs = Programs { nats: nats.clone(), ..programs.clone() };
+                contestants.push(Contestant { label: "nats-synced".to_owned(), kind: *kind, programs });
+            }
+        }
+        Ok(contestants)
+    }
+
+    fn dwell(&self) -> anyhow::Result<PathBuf> {
+        let path = match &self.dwell {
+            Some(path) => path.clone(),
+            None => std::env::current_exe()?.with_file_name("dwell"),
+        };
+        let found = std::fs::canonicalize(&path);
+        found.with_context(|| format!("there is no {}: `cargo build --release -p dwell-cli`", path.display()))
+    }
+}

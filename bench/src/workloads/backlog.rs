@@ -1,0 +1,81 @@
+//! (c): fill a queue, then drain it.
+
+use std::path::Path;
+
+use super::measure::{latency, measure};
+use super::{BODY, CONSUMERS, CREDIT, Contestant, PATIENCE_SECONDS, WINDOW, queue_names, short};
+use crate::load::spec::{Consume, LoadSpec, Produce, Until};
+use crate::results::Outcome;
+
+/// Publishes without consumers, and consumes when all is there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backlog {
+    /// Messages that come to stand in the queue.
+    pub depth: u64,
+}
+
+impl Backlog {
+    /// As the results name it.
+    pub fn name(&self) -> String {
+        format!("c: backlog of {}, 1 KiB, 4x256", short(self.depth))
+    }
+
+    /// Measures it.
+    pub async fn measure(&self, contestant: &Contestant, directory: &Path) -> anyhow::Result<Outcome> {
+        let cluster = contestant.start(directory).await?;
+        let fill = self.fill(contestant, cluster.addresses());
+        let drain = self.drain(&fill);
+        let mut outcome = Outcome::default();
+        let filled = measure(&cluster, &fill).await?;
+        anyhow::ensure!(filled.report.failed == 0, "{} publishes failed", filled.report.failed);
+        outcome.set("fill_messages_per_second", filled.report.confirmed as f64 / filled.report.publish_seconds);
+        latency(&mut outcome, "fill_confirm", filled.report.confirm_latency);
+        outcome.curves.insert("fill rate (messages/s) by depth".to_owned(), filled.rate_by_depth(0));
+        let drained = measure(&cluster, &drain).await?;
+        outcome.set("drain_messages_per_second", drained.report.received as f64 / drained.report.total_seconds);
+        drained.costs(&mut outcome, self.depth, BODY);
+        // CPU and bytes of the whole life of a message, not of its end alone.
+        for name in ["server_cpu_s_per_1000", "client_cpu_s_per_1000", "written_bytes_per_node_and_byte"] {
+            let mut filling = Outcome::default();
+            filled.costs(&mut filling, self.depth, BODY);
+            let both = outcome.metrics.get(name).copied().unwrap_or(0.0) + filling.metrics[name];
+            outcome.set(name, both);
+        }
+        drained.memory(&mut outcome);
+        let full = drained.before;
+        outcome.set("memory_full_mib", full.resident_bytes as f64 / crate::systems::NODES as f64 / (1024.0 * 1024.0));
+        outcome.curves.insert("drain rate (messages/s) by depth".to_owned(), drained.rate_by_depth(self.depth));
+        outcome.curves.insert("memory of a node (MiB) by depth, filling".to_owned(), filled.memory_by_depth(0));
+        outcome
+            .curves
+            .insert("memory of a node (MiB) by depth, draining".to_owned(), drained.memory_by_depth(self.depth));
+        cluster.stop().await?;
+        Ok(outcome)
+    }
+
+    fn fill(&self, contestant: &Contestant, addresses: Vec<String>) -> LoadSpec {
+        let (producers, in_flight) = WINDOW;
+        LoadSpec {
+            system: contestant.kind,
+            addresses,
+            run: rand::random(),
+            queues: queue_names(1),
+            declare: true,
+            produce: Some(Produce {
+                producers,
+                in_flight,
+                body_bytes: BODY,
+                until: Until::Messages(self.depth),
+                rate: None,
+                due: None,
+            }),
+            consume: None,
+        }
+    }
+
+    fn drain(&self, fill: &LoadSpec) -> LoadSpec {
+        let expect = fill.produce.as_ref().map(Produce::shares).unwrap_or_default();
+        let consume = Consume { consumers: CONSUMERS, credit: CREDIT, expect, patience_seconds: PATIENCE_SECONDS };
+        LoadSpec { declare: false, produce: None, consume: Some(consume), ..fill.clone() }
+    }
+}
