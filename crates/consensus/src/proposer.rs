@@ -3,13 +3,15 @@
 //! Commands wait in a bounded queue, and callers wait for room in it: that is the backpressure that reaches
 //! the clients. One task takes all that wait at the moment, up to a limit, as one log entry. A few entries may
 //! be under way at a time; while they are, the next batch grows. So an idle node adds no wait, and a busy one
-//! writes large batches, without a timer.
+//! writes large batches. Only a command that is in no hurry waits for a moment, so that it need not have an entry
+//! of its own.
+
+mod batch;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use dwell_machine::limits::{REVISE_HANDLES_MAX, REVISE_STEP_MAX};
-use dwell_machine::{Ack, Batch, Command, DetachAll, Extend, Nack, PublishMessage, Receive, Reply, Revise};
+use dwell_machine::{Batch, Command, DetachAll, Reply};
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use openraft::impls::ProgressResponder;
@@ -17,18 +19,12 @@ use openraft::raft::ClientWriteResult;
 use prometheus::{Histogram, HistogramOpts, IntGauge, Registry, exponential_buckets};
 use tokio::sync::{mpsc, oneshot};
 
+use self::batch::Batches;
 use crate::clock::Clock;
 use crate::types::{Proposal, Raft, TypeConfig};
 
 /// Commands that may wait for a batch.
 const QUEUE_COMMANDS_MAX: usize = 4096;
-/// Most commands of one log entry.
-const BATCH_COMMANDS_MAX: usize = 1024;
-/// A batch takes no further command once its commands weigh this much: see [`weight`].
-const BATCH_WEIGHT_MAX: usize = 1024 * 1024;
-/// What a message or a lease weighs besides its body, so that a batch holds no more than some thousand: applying
-/// them takes ten milliseconds or so, for which the commands of others wait.
-const ITEM_WEIGHT: usize = 512;
 /// Log entries under way at a time. Two let one be written while the one before is being replicated; more
 /// only make the batches smaller.
 const ENTRIES_IN_FLIGHT_MAX: usize = 3;
@@ -46,7 +42,18 @@ pub enum ProposeError {
 
 struct Pending {
     command: Command,
+    hurry: Hurry,
     reply: oneshot::Sender<Result<Reply, ProposeError>>,
+}
+
+/// Whether a command may wait for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hurry {
+    /// It becomes part of the next log entry.
+    Now,
+    /// It may wait up to two milliseconds for another to share a log entry with, and is applied before those that are
+    /// handed over later.
+    None,
 }
 
 /// Where commands go in; cheap to clone.
@@ -71,22 +78,23 @@ impl Proposer {
     pub fn start(raft: Raft, clock: Arc<dyn Clock>, registry: &Registry) -> Result<Proposer, prometheus::Error> {
         let metrics = Metrics::register(registry)?;
         let (queue, commands) = mpsc::channel(QUEUE_COMMANDS_MAX);
-        let worker = Worker { raft, clock, metrics, commands, carried: None, introduced: None, introducing: false };
+        let batches = Batches::new(commands);
+        let worker = Worker { raft, clock, metrics, batches, introduced: None, introducing: false };
         tokio::spawn(worker.run());
         Ok(Proposer { queue })
     }
 
     /// Hands a command over, waiting for room. Commands of one caller are applied in the order of its calls.
-    pub async fn submit(&self, command: Command) -> PendingReply {
+    pub async fn submit(&self, command: Command, hurry: Hurry) -> PendingReply {
         let (reply, receiver) = oneshot::channel();
         // A closed queue drops the sender, which the receiver reports.
-        let _ = self.queue.send(Pending { command, reply }).await;
+        let _ = self.queue.send(Pending { command, hurry, reply }).await;
         PendingReply(receiver)
     }
 
     /// Hands a command over and waits until it is applied.
     pub async fn propose(&self, command: Command) -> Result<Reply, ProposeError> {
-        self.submit(command).await.wait().await
+        self.submit(command, Hurry::Now).await.wait().await
     }
 }
 
@@ -97,9 +105,7 @@ struct Worker {
     raft: Raft,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
-    commands: mpsc::Receiver<Pending>,
-    /// Taken from the queue, and over the last batch's limit.
-    carried: Option<Pending>,
+    batches: Batches,
     /// The leadership whose first entry was committed: it began with [`DetachAll`].
     introduced: Option<LeaderId>,
     /// Such an entry is under way. It may be refused, as a new leader does until a majority has answered it, and
@@ -129,10 +135,9 @@ impl Worker {
                         settle(entry.replies, outcome);
                     }
                 }
-                first = next_command(&mut self.carried, &mut self.commands), if may_propose => {
-                    let Some(first) = first else { return };
-                    let batch = self.collect(first);
-                    self.metrics.waiting.set(self.commands.len() as i64);
+                batch = self.batches.next(), if may_propose => {
+                    let Some(batch) = batch else { return };
+                    self.metrics.waiting.set(self.batches.waiting() as i64);
                     if let Some((write, entry)) = self.propose(batch).await {
                         in_flight.push_back(write);
                         waiting.push_back(entry);
@@ -140,22 +145,6 @@ impl Worker {
                 }
             }
         }
-    }
-
-    /// All that waits, up to the limits of one entry.
-    fn collect(&mut self, first: Pending) -> Vec<Pending> {
-        let mut total = weight(&first.command);
-        let mut batch = vec![first];
-        while batch.len() < BATCH_COMMANDS_MAX && total < BATCH_WEIGHT_MAX {
-            let Ok(next) = self.commands.try_recv() else { break };
-            total += weight(&next.command);
-            if total > BATCH_WEIGHT_MAX {
-                self.carried = Some(next);
-                break;
-            }
-            batch.push(next);
-        }
-        batch
     }
 
     async fn propose(&mut self, batch: Vec<Pending>) -> Option<(impl Future<Output = WriteOutcome> + use<>, Waiting)> {
@@ -198,13 +187,6 @@ impl Worker {
     }
 }
 
-async fn next_command(carried: &mut Option<Pending>, commands: &mut mpsc::Receiver<Pending>) -> Option<Pending> {
-    match carried.take() {
-        Some(pending) => Some(pending),
-        None => commands.recv().await,
-    }
-}
-
 fn settle(waiting: Vec<oneshot::Sender<Result<Reply, ProposeError>>>, outcome: WriteOutcome) {
     let error = match outcome {
         Ok(Ok(response)) if response.data.len() == waiting.len() => {
@@ -224,31 +206,6 @@ fn settle(waiting: Vec<oneshot::Sender<Result<Reply, ProposeError>>>, outcome: W
     for sender in waiting {
         let _ = sender.send(Err(error.clone()));
     }
-}
-
-/// How much a command adds to a batch: its bodies, and the work of its messages and leases.
-fn weight(command: &Command) -> usize {
-    match command {
-        Command::Publish(publish) => weight_of_messages(&publish.messages),
-        Command::Transact(transact) => {
-            let leases: usize = transact.acks.iter().map(|ack| ack.leases.len()).sum();
-            leases * ITEM_WEIGHT + weight_of_messages(&transact.publish.messages)
-        }
-        Command::Ack(Ack { leases, .. })
-        | Command::Nack(Nack { leases, .. })
-        | Command::Extend(Extend { leases, .. }) => leases.len() * ITEM_WEIGHT,
-        Command::Receive(Receive { messages_max, .. }) => *messages_max as usize * ITEM_WEIGHT,
-        Command::Revise(Revise { sequences, .. }) => sequences.len() * ITEM_WEIGHT,
-        // How many messages these find is known when they are applied: they count as if they found the most.
-        Command::ReviseById(_) => REVISE_HANDLES_MAX * ITEM_WEIGHT,
-        Command::ReviseMatching(_) => REVISE_STEP_MAX * ITEM_WEIGHT,
-        Command::DeclareSchedule(declare) => weight_of_messages(std::slice::from_ref(&declare.definition.message)),
-        _ => ITEM_WEIGHT,
-    }
-}
-
-fn weight_of_messages(messages: &[PublishMessage]) -> usize {
-    messages.iter().map(|message| message.content.body.len() + ITEM_WEIGHT).sum()
 }
 
 struct Metrics {

@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use dwell_consensus::leadership::Leadership;
+use dwell_consensus::proposer::{Hurry, PendingReply};
 use dwell_machine::{Attach, Command, Detach, Reply, SetCredit};
 use dwell_proto::v1;
 use dwell_proto::v1::consume_request::Request as ConsumerRequest;
@@ -68,6 +69,7 @@ impl Services {
     ) {
         let attachment = attach.attachment;
         let (queue, consumer_id) = (attach.queue.clone(), attach.consumer_id.clone());
+        let holding = Holding { credit: attach.credit, leases: attach.holding.len(), in_groups: false };
         let subscription = self.hub.subscribe(attachment);
         let mut attaching = pin!(self.group.proposer.propose(Command::Attach(attach)).fuse());
         let attached = self.in_tenure(&mut attaching).await.and_then(accepted);
@@ -94,6 +96,7 @@ impl Services {
             consumer,
             attachment,
             queue,
+            holding,
             subscription,
             responses,
             settlements: FuturesOrdered::new(),
@@ -143,9 +146,28 @@ struct ConsumerStream {
     consumer: u64,
     attachment: u64,
     queue: String,
+    holding: Holding,
     subscription: Subscription,
     responses: mpsc::Sender<Response>,
     settlements: FuturesOrdered<Settlement>,
+}
+
+/// What the client holds, as far as this stream has seen.
+struct Holding {
+    credit: u32,
+    /// Some may have ended otherwise since: then what follows errs on the side of hurry.
+    leases: usize,
+    /// A message of an ordering group was among them.
+    in_groups: bool,
+}
+
+impl Holding {
+    /// A settlement is in a hurry if another delivery may wait for it: that of the group's next message, or one for
+    /// which the client's credit does not last. Otherwise it need not have a log entry of its own.
+    fn hurry(&self) -> Hurry {
+        let credit_is_short = self.leases.saturating_mul(2) >= self.credit as usize;
+        if self.in_groups || credit_is_short { Hurry::Now } else { Hurry::None }
+    }
 }
 
 impl ConsumerStream {
@@ -176,8 +198,13 @@ impl ConsumerStream {
 
     async fn request(&mut self, request: Option<ConsumerRequest>) -> Result<(), StreamEnd> {
         let queue = self.queue.clone();
+        let mut hurry = Hurry::Now;
         let (request_id, command) = match request {
-            Some(ConsumerRequest::Ack(ack)) => (ack.request_id, validate::ack(queue, ack.leases).map(Command::Ack)),
+            Some(ConsumerRequest::Ack(ack)) => {
+                hurry = self.holding.hurry();
+                self.holding.leases = self.holding.leases.saturating_sub(ack.leases.len());
+                (ack.request_id, validate::ack(queue, ack.leases).map(Command::Ack))
+            }
             Some(ConsumerRequest::Nack(nack)) => {
                 let command = validate::nack(queue, nack.leases, nack.delay_ms, nack.reject);
                 (nack.request_id, command.map(Command::Nack))
@@ -196,7 +223,7 @@ impl ConsumerStream {
         };
         match command {
             Ok(command) => {
-                let pending = self.services.group.proposer.submit(command).await;
+                let pending = self.services.group.proposer.submit(command, hurry).await;
                 self.settlements.push_back(settlement(request_id, pending).boxed());
             }
             Err(error) => {
@@ -212,6 +239,7 @@ impl ConsumerStream {
         let credit = validate::credit("credit", credit).map_err(|error| failed(error.into()))?;
         let command = SetCredit { consumer: self.consumer, attachment: self.attachment, credit };
         self.services.propose(Command::SetCredit(command)).await.map_err(failed)?;
+        self.holding.credit = credit;
         Ok(())
     }
 
@@ -228,6 +256,8 @@ impl ConsumerStream {
                     let delivery = delivery.map_err(|error| StreamEnd::Failed(error.into()))?;
                     let Some(delivery) = delivery else { continue };
                     bytes += delivery.message.as_ref().map_or(0, |message| message.body.len());
+                    self.holding.leases += 1;
+                    self.holding.in_groups |= !delivery.group.is_empty();
                     deliveries.push(delivery);
                     if bytes >= RESPONSE_BYTES_MAX {
                         bytes = 0;
@@ -251,7 +281,7 @@ impl ConsumerStream {
     }
 }
 
-async fn settlement(request_id: u64, pending: dwell_consensus::proposer::PendingReply) -> Result<v1::Settled, Status> {
+async fn settlement(request_id: u64, pending: PendingReply) -> Result<v1::Settled, Status> {
     match super::accepted(pending.wait().await.map_err(RequestError::from)?) {
         Ok(Reply::Settled { lost }) => Ok(v1::Settled { request_id, lost: leases_of(lost), refused: None }),
         Ok(_) => Err(RequestError::UnexpectedReply.into()),
@@ -263,5 +293,19 @@ fn closed(queue: &str, reason: dwell_machine::CloseReason) -> Status {
     match reason {
         dwell_machine::CloseReason::Displaced => Status::aborted("another stream attached with the same consumer id"),
         dwell_machine::CloseReason::QueueDeleted => Status::not_found(format!("queue `{queue}` was deleted")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ack_is_in_a_hurry_if_a_delivery_may_wait_for_it() {
+        let hurry = |credit, leases, in_groups| Holding { credit, leases, in_groups }.hurry();
+        assert_eq!(hurry(1, 1, false), Hurry::Now, "no credit is left");
+        assert_eq!(hurry(10, 5, false), Hurry::Now);
+        assert_eq!(hurry(1000, 1, false), Hurry::None);
+        assert_eq!(hurry(1000, 1, true), Hurry::Now, "the group's next message waits");
     }
 }

@@ -1,7 +1,7 @@
 //! Publishing over one stream: requests go to the proposer as they come, confirms go back in their order.
 
 use dwell_consensus::leadership::Tenure;
-use dwell_consensus::proposer::ProposeError;
+use dwell_consensus::proposer::{Hurry, ProposeError};
 use dwell_machine::Reply;
 use dwell_proto::v1;
 use dwell_proto::v1::publish_stream_response::Outcome;
@@ -82,7 +82,7 @@ impl Services {
             Ok(command) => command,
             Err(error) => return Either::Left(std::future::ready(Ok(refused(request_id, error)))),
         };
-        let pending = self.group.proposer.submit(command).await;
+        let pending = self.group.proposer.submit(command, Hurry::Now).await;
         let metrics = self.published.clone();
         Either::Right(async move {
             let reply: Result<Reply, ProposeError> = pending.wait().await;
