@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tonic::{Response, Status, Streaming};
 
+use super::commits;
 use super::convert::{append_entries_to_wire, append_result_from_wire};
 use super::network::{nonsense, unreachable};
 use super::{PeerClient, PeerLink};
@@ -37,7 +38,8 @@ pub(super) type AppendAnswers<'s> = BoxStream<'s, AppendAnswer>;
 
 type AppendAnswer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>;
 
-/// Sends what comes from `input`, and returns the follower's answers in the same order.
+/// Sends what comes from `input`, and returns the follower's answers in the same order; requests that others stand for have
+/// none of their own.
 pub(super) async fn stream_append<'s, S>(
     client: &'s mut PeerClient,
     input: S,
@@ -74,7 +76,7 @@ fn requests<S>(input: S, window: Arc<AppendWindow>, link: PeerLink) -> impl Stre
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static,
 {
-    input.filter_map(move |request| {
+    commits::spare(input).filter_map(move |request| {
         let message = append_entries_to_wire(&request);
         let (window, link) = (window.clone(), link.clone());
         async move {

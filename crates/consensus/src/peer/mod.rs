@@ -8,6 +8,7 @@
 //! election without waiting for silence.
 
 mod append;
+mod commits;
 mod convert;
 mod groups;
 mod incoming;
