@@ -66,7 +66,7 @@ impl Lateness {
         format!("d: {timing}{pending}, {}", bytes(BODY_BYTES))
     }
 
-    /// Whether it can be measured of a system. RabbitMQ's delays are for those that nobody counts or changes.
+    /// Whether it can be measured of a system.
     pub fn takes_part(&self, kind: Kind) -> bool {
         kind == Kind::Dwell || matches!(self.timing, Timing::Delays { .. }) && has_delays(kind)
     }

@@ -11,6 +11,7 @@ use super::inventory::Inventory;
 use super::{BODY_BYTES, Pending};
 use crate::results::Outcome;
 use crate::systems::{Cluster, Kind, NODES};
+use crate::usage::Usage;
 
 /// Messages that are browsed, and then rescheduled or recalled: a tenth of those that are pending, but at most so many.
 const BROWSED_MAX: u64 = 100_000;
@@ -44,7 +45,7 @@ impl Operations {
         inventory.count().await.context("after scheduling")?;
         self.revise(&mut inventory, &mut outcome).await?;
         inventory.count().await.context("after revising")?;
-        outcome.set("memory_peak_mib", peak_mib(&cluster)?);
+        memory(&cluster, &mut outcome)?;
         restart_node(&mut cluster, &mut outcome).await?;
         restart_all(&mut cluster, &mut inventory, &mut outcome).await?;
         inventory.count().await.context("after the restarts")?;
@@ -58,6 +59,7 @@ impl Operations {
         latency(outcome, "schedule_confirm", report.confirm_latency);
         scheduled.costs(outcome, report.confirmed, BODY_BYTES);
         scheduled.memory(outcome);
+        outcome.set("memory_full_mib", mean_mib(scheduled.after));
         outcome.curves.insert("schedule rate (messages/s) by depth".to_owned(), scheduled.rate_by_depth(0));
         outcome.curves.insert("memory of a node (MiB) by depth, scheduling".to_owned(), scheduled.memory_by_depth(0));
     }
@@ -100,14 +102,21 @@ async fn restart_all(cluster: &mut Cluster, inventory: &mut Inventory, outcome: 
     let (ready, confirmed) = futures::try_join!(ready, confirmed)?;
     outcome.set("cluster_restart_ready_s", ready);
     outcome.set("cluster_restart_confirm_s", confirmed);
-    outcome.set("memory_restarted_mib", cluster.usage()?.resident_bytes as f64 / NODES as f64 / MIB);
+    outcome.set("memory_restarted_mib", mean_mib(cluster.usage()?));
     Ok(())
 }
 
-/// The most that one node had resident since its start.
-fn peak_mib(cluster: &Cluster) -> anyhow::Result<f64> {
+/// After the operations and not only the scheduling: the mean, and the most that one node had since its start.
+fn memory(cluster: &Cluster, outcome: &mut Outcome) -> anyhow::Result<()> {
     let peaks = cluster.usages()?.into_iter().map(|usage| usage.peak_bytes);
-    Ok(peaks.max().unwrap_or_default() as f64 / MIB)
+    outcome.set("memory_peak_mib", peaks.max().unwrap_or_default() as f64 / MIB);
+    outcome.set("memory_after_mib", mean_mib(cluster.usage()?));
+    Ok(())
+}
+
+/// Resident memory of one node, if this is what all of them use.
+fn mean_mib(all: Usage) -> f64 {
+    all.resident_bytes as f64 / NODES as f64 / MIB
 }
 
 #[cfg(test)]
