@@ -89,7 +89,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_fails_ends_them() {
-        let outcome = Calls::make(0..3, 1, async |number| Ok(anyhow::ensure!(number < 1, "no {number}"))).await;
+        let call = async |number| {
+            anyhow::ensure!(number < 1, "no {number}");
+            Ok(())
+        };
+        let outcome = Calls::make(0..3, 1, call).await;
         assert_eq!(outcome.err().map(|error| error.to_string()), Some("no 1".to_owned()));
     }
 }

@@ -87,8 +87,8 @@ impl Lateness {
         let report = &measured.report;
         anyhow::ensure!(report.foreign == 0, "{} messages came that are due in hours", report.foreign);
         let mut outcome = Outcome::default();
-        if let Some(from_ms) = self.timing.from_ms() {
-            let due_seconds = from_ms as f64 / 1000.0;
+        if let Some(first_due_ms) = self.timing.first_due_ms() {
+            let due_seconds = first_due_ms as f64 / 1000.0;
             anyhow::ensure!(
                 report.publish_seconds < due_seconds,
                 "messages fell due after {due_seconds:.0} s, and were published after {:.0} s",
@@ -127,7 +127,7 @@ impl Timing {
     }
 
     /// When the first message is due after the start of the load, if all are to be published before.
-    fn from_ms(self) -> Option<u64> {
+    fn first_due_ms(self) -> Option<u64> {
         match self.produce().due {
             Some(Due::Within { from_ms, .. }) => Some(from_ms),
             _ => None,
@@ -175,9 +175,9 @@ mod tests {
     #[test]
     fn what_falls_due_at_a_rate_is_published_before() {
         let rate = Timing::Rate { per_second: 10_000, seconds: 8.0 };
-        assert_eq!((rate.produce().messages(), rate.from_ms()), (Some(80_000), Some(10_000)));
+        assert_eq!((rate.produce().messages(), rate.first_due_ms()), (Some(80_000), Some(10_000)));
         assert_eq!(rate.produce().due, Some(Due::Within { from_ms: 10_000, span_ms: 8000 }));
         assert_eq!(DELAYS.produce().due, Some(Due::After { ms_min: 5000, ms_max: 15_000 }));
-        assert_eq!(DELAYS.from_ms(), None);
+        assert_eq!(DELAYS.first_due_ms(), None);
     }
 }
