@@ -32,14 +32,12 @@ const DELAYS_SECONDS: [(u64, u64); 2] = [(5, 15), (10, 10)];
 
 /// All of (d): at these depths, with so many due in one second, and falling due at a rate for so long.
 pub fn workloads(pending: &[u64], burst: u64, seconds: f64) -> Vec<Workload> {
-    let mut timings: Vec<Timing> = DELAYS_SECONDS
-        .map(|(seconds_min, seconds_max)| Timing::Delays {
-            per_second: DELAYED_PER_SECOND,
-            seconds,
-            seconds_min,
-            seconds_max,
-        })
-        .into();
+    let delays = |(seconds_min, seconds_max)| {
+        // So long that messages fall due for `seconds` while others are published.
+        let seconds = seconds + seconds_max as f64;
+        Timing::Delays { per_second: DELAYED_PER_SECOND, seconds, seconds_min, seconds_max }
+    };
+    let mut timings: Vec<Timing> = DELAYS_SECONDS.map(delays).into();
     timings.push(Timing::Burst { messages: burst });
     let alone = timings.into_iter().map(|timing| Lateness { timing, pending: Pending::NONE });
     let mut workloads: Vec<Workload> = alone.map(Workload::Lateness).collect();
