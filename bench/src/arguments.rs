@@ -61,7 +61,7 @@ pub struct RunArguments {
     #[arg(long, value_delimiter = ',', default_value = "dwell,rabbitmq,nats")]
     pub systems: Vec<Kind>,
     /// What is measured
-    #[arg(long, value_delimiter = ',', default_value = "a,b,c,e")]
+    #[arg(long, value_delimiter = ',', default_value = "a,b,c,d,e")]
     pub workloads: Vec<Group>,
     /// Only workloads whose name contains this
     #[arg(long)]
@@ -69,7 +69,7 @@ pub struct RunArguments {
     /// Each round measures every system once in every workload
     #[arg(long, default_value_t = 5)]
     pub rounds: usize,
-    /// How long (a) and (b) publish, each time
+    /// How long (a) and (b) publish, and messages of (d) are published or fall due at a rate, each time
     #[arg(long, default_value_t = 8.0)]
     pub seconds: f64,
     /// (a) in every combination of body, window and queues
@@ -81,6 +81,12 @@ pub struct RunArguments {
     /// (c): messages that come to stand in the queue
     #[arg(long, value_delimiter = ',', value_parser = parse_count, default_value = "1m")]
     pub depth: Vec<u64>,
+    /// (d): messages that are pending meanwhile
+    #[arg(long, value_delimiter = ',', value_parser = parse_count, default_value = "1m")]
+    pub pending: Vec<u64>,
+    /// (d): messages that fall due in one second
+    #[arg(long, value_parser = parse_count, default_value = "1m")]
+    pub burst: u64,
     /// (e): how often each fault is made, in every round
     #[arg(long, default_value_t = 20)]
     pub faults: usize,

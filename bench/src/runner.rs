@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::arguments::{QuickArguments, RunArguments};
 use crate::results::{self, Line, Outcome, Results};
 use crate::systems::Kind;
-use crate::workloads::{Backlog, Contestant, Failover, Fault, Group, Throughput, Workload};
+use crate::workloads::{Backlog, Contestant, Failover, Fault, Group, Throughput, Workload, delays};
 
 /// `dwell-bench run`.
 pub async fn run(arguments: &RunArguments) -> anyhow::Result<()> {
@@ -41,6 +41,7 @@ fn workloads_of(group: Group, arguments: &RunArguments) -> Vec<Workload> {
         }
         Group::B => vec![Workload::Throughput(Throughput::at_rate(arguments.rate, arguments.seconds))],
         Group::C => arguments.depth.iter().map(|depth| Workload::Backlog(Backlog { depth: *depth })).collect(),
+        Group::D => delays::workloads(&arguments.pending, arguments.burst, arguments.seconds),
         Group::E => {
             let failover = |fault| Workload::Failover(Failover { fault, times: arguments.faults });
             [Fault::Kill, Fault::Freeze, Fault::Cut].map(failover).into()
@@ -66,11 +67,12 @@ impl Plan {
         let mut results = Results::open(&self.output)?;
         results.write(&results::environment())?;
         let mut known = Vec::new();
-        let total = self.rounds * self.workloads.len() * self.contestants.len();
+        let total = self.rounds * self.workloads.iter().map(|workload| self.taking_part(workload).len()).sum::<usize>();
+        anyhow::ensure!(total > 0, "none of these systems takes part in these workloads");
         let mut done = 0;
         for round in 0..self.rounds {
             for workload in &self.workloads {
-                let mut contestants: Vec<&Contestant> = self.contestants.iter().collect();
+                let mut contestants = self.taking_part(workload);
                 let first = round % contestants.len().max(1);
                 contestants.rotate_left(first);
                 for contestant in contestants {
@@ -83,6 +85,10 @@ impl Plan {
         }
         eprintln!("results are in {}", self.output.join(results::FILE_NAME).display());
         crate::report::write(&self.output)
+    }
+
+    fn taking_part(&self, workload: &Workload) -> Vec<&Contestant> {
+        self.contestants.iter().filter(|contestant| workload.takes_part(contestant.kind)).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is measured: the workloads, by the letters of the list in `bench/README.md`.
 
 mod backlog;
+pub mod delays;
 pub mod failover;
 mod measure;
 mod throughput;
@@ -14,6 +15,7 @@ use crate::systems::network::Network;
 use crate::systems::{Cluster, Kind, Programs};
 
 pub use self::backlog::Backlog;
+pub use self::delays::{Lateness, Operations};
 pub use self::failover::{Failover, Fault};
 pub use self::throughput::Throughput;
 
@@ -41,6 +43,8 @@ pub enum Group {
     B,
     /// Backlog: fill, then drain.
     C,
+    /// Delays.
+    D,
     /// Failover.
     E,
 }
@@ -76,6 +80,10 @@ pub enum Workload {
     Throughput(Throughput),
     /// (c).
     Backlog(Backlog),
+    /// (d): how late messages come.
+    Lateness(Lateness),
+    /// (d): what can be done while they are pending.
+    Operations(Operations),
     /// (e).
     Failover(Failover),
 }
@@ -86,7 +94,18 @@ impl Workload {
         match self {
             Workload::Throughput(workload) => workload.name(),
             Workload::Backlog(workload) => workload.name(),
+            Workload::Lateness(workload) => workload.name(),
+            Workload::Operations(workload) => workload.name(),
             Workload::Failover(workload) => workload.name(),
+        }
+    }
+
+    /// Whether it can be measured of a system.
+    pub fn takes_part(&self, kind: Kind) -> bool {
+        match self {
+            Workload::Throughput(_) | Workload::Backlog(_) | Workload::Failover(_) => true,
+            Workload::Lateness(workload) => workload.takes_part(kind),
+            Workload::Operations(workload) => workload.takes_part(kind),
         }
     }
 
@@ -95,6 +114,8 @@ impl Workload {
         match self {
             Workload::Throughput(workload) => workload.measure(contestant, directory).await,
             Workload::Backlog(workload) => workload.measure(contestant, directory).await,
+            Workload::Lateness(workload) => workload.measure(contestant, directory).await,
+            Workload::Operations(workload) => workload.measure(contestant, directory).await,
             Workload::Failover(workload) => workload.measure(contestant, directory).await,
         }
     }

@@ -10,7 +10,8 @@ use crate::results::{Curve, Outcome};
 use crate::systems::{Cluster, NODES};
 use crate::usage::Usage;
 
-const MIB: f64 = 1024.0 * 1024.0;
+/// Bytes of a MiB.
+pub const MIB: f64 = 1024.0 * 1024.0;
 /// After the last receipt: acknowledgements without an answer are on their way still.
 const SETTLE: Duration = Duration::from_millis(200);
 /// How often memory is looked at.
