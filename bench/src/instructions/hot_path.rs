@@ -39,7 +39,7 @@ impl HotPath {
     }
 
     /// How far a first figure may be missed. Two measurements of the machine differ by less than 0.1 %, so this is room
-    /// for small changes of it. A server with its client has timers and threads: two measurements differ by up to 1 %.
+    /// for small changes. A server with its client has timers and threads: two measurements differ by up to 2 %.
     pub fn tolerance_percent(self) -> f64 {
         match self {
             HotPath::PublishAndConsume => 3.0,
