@@ -83,7 +83,7 @@ impl Comparison {
     /// How much more was measured than expected; less is negative.
     pub fn deviation_percent(&self) -> Option<f64> {
         let expected = self.expected?.instructions as f64;
-        Some((self.measured as f64 / expected - 1.0) * 100.0)
+        Some((self.measured as f64 - expected) * 100.0 / expected)
     }
 
     /// What is wrong with the measurement. Too few instructions are wrong as well: the figure is out of date, and
