@@ -4,9 +4,10 @@
 CARGO ?= cargo
 APT_PACKAGES := g++ libclang-dev
 JEPSEN_APT_PACKAGES := e2fsprogs iproute2 libfaketime mount util-linux xfsprogs
+BENCH_APT_PACKAGES := valgrind
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help run test unit e2e faults sim jepsen jepsen-long jepsen-short jepsen-setup check fix setup build bench failover compare
+.PHONY: help run test unit e2e faults sim jepsen jepsen-long jepsen-short jepsen-setup check fix setup build bench failover compare bench-setup instructions
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,7 +15,7 @@ help: ## list the targets
 run: setup build ## the main job: three servers, delayed messages, the leader killed in the middle, a report
 	$(CARGO) run --release --quiet --package dwell-tests --bin failover-demo
 
-test: setup check unit e2e faults ## check, all unit tests, and the end-to-end tests with real server processes, also broken ones
+test: setup check unit e2e faults instructions ## check, all unit tests, the end-to-end tests with real server processes, also broken ones, and counted instructions
 
 unit: ## the tests of all crates, without servers
 	$(CARGO) test --release --workspace --exclude dwell-tests
@@ -88,3 +89,17 @@ failover: setup build ## how long confirms pause when the leader is killed: medi
 
 compare: setup build ## another build against this one, in turn: BEFORE is its binary; ROUNDS; ARGS of `dwell bench`
 	$(CARGO) run --release --quiet --package dwell-tests --bin compare-builds -- $(BEFORE) $(or $(ROUNDS),6) $(ARGS)
+
+# Both packages at once: alone, each might need RocksDB with other features, and compile it anew. Run from here, where the
+# figures are.
+instructions: setup bench-setup ## instructions of the hot paths beside bench/instructions.json; ARGS=--update records them
+	$(CARGO) build --release --package dwell-cli --package dwell-bench
+	$${CARGO_TARGET_DIR:-target}/release/dwell-bench instructions $(ARGS)
+
+bench-setup: ## install what `make instructions` needs and is missing: valgrind (Debian, Ubuntu)
+	@if ! command -v valgrind >/dev/null; then \
+		if ! command -v apt-get >/dev/null; then echo "install $(BENCH_APT_PACKAGES), then try again" >&2; exit 1; fi; \
+		set -ex; \
+		$(SUDO) apt-get update; \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $(BENCH_APT_PACKAGES); \
+	fi

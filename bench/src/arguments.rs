@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum as _};
 
+use crate::instructions::HotPath;
 use crate::systems::{Kind, Programs};
 use crate::workloads::{Contestant, Group, parse_count};
 
@@ -26,6 +27,11 @@ pub enum Command {
     Quick(QuickArguments),
     /// Renders the results of earlier runs
     Report(ReportArguments),
+    /// Counts the instructions of the hot paths, and compares them with the figures that are checked in
+    Instructions(InstructionsArguments),
+    /// Does the work of a hot path, to be counted
+    #[command(hide = true)]
+    Instructed(InstructedArguments),
     /// Makes a load that is described on standard input, in a process of its own
     #[command(hide = true)]
     Load,
@@ -106,6 +112,40 @@ pub struct ReportArguments {
     /// Where the results are, and the tables go
     #[arg(long, default_value = "target/bench")]
     pub output: PathBuf,
+}
+
+/// Arguments of `instructions`.
+#[derive(Debug, Clone, Args)]
+pub struct InstructionsArguments {
+    /// Makes what is measured the figures, where it is not compared with them
+    #[arg(long)]
+    pub update: bool,
+    /// Only these paths
+    #[arg(long, value_delimiter = ',')]
+    pub only: Vec<HotPath>,
+    /// The file with the figures
+    #[arg(long, default_value = "bench/instructions.json")]
+    pub figures: PathBuf,
+    /// Keeps callgrind's profiles in this directory, for `callgrind_annotate`
+    #[arg(long)]
+    pub profiles: Option<PathBuf>,
+}
+
+/// Arguments of `instructed`.
+#[derive(Debug, Clone, Args)]
+pub struct InstructedArguments {
+    /// What to do
+    pub path: HotPath,
+    /// How often
+    #[arg(long)]
+    pub rounds: u64,
+}
+
+impl InstructionsArguments {
+    /// The paths to measure.
+    pub fn chosen(&self) -> Vec<HotPath> {
+        if self.only.is_empty() { HotPath::value_variants().to_vec() } else { self.only.clone() }
+    }
 }
 
 impl Places {

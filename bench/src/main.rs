@@ -4,6 +4,7 @@
 mod arguments;
 mod client;
 mod drivers;
+mod instructions;
 mod load;
 mod report;
 mod results;
@@ -23,14 +24,13 @@ use crate::arguments::{Arguments, Command};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let arguments = Arguments::parse();
-    let outcome = tokio::select! {
-        outcome = run(arguments) => outcome,
-        stopped = stopped() => stopped,
+    let outcome = match Arguments::parse().command {
+        // Without the threads of a runtime that it does not need.
+        Command::Instructed(arguments) => instructions::instructed(&arguments),
+        command => run_until_stopped(command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -41,11 +41,21 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    match arguments.command {
+#[tokio::main]
+async fn run_until_stopped(command: Command) -> anyhow::Result<()> {
+    tokio::select! {
+        outcome = run(command) => outcome,
+        stopped = stopped() => stopped,
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Run(arguments) => runner::run(&arguments).await,
         Command::Quick(arguments) => runner::quick(&arguments).await,
         Command::Report(arguments) => report::write(&arguments.output),
+        Command::Instructions(arguments) => instructions::run(&arguments).await,
+        Command::Instructed(arguments) => instructions::instructed(&arguments),
         Command::Load => load::serve().await,
     }
 }
