@@ -4,13 +4,14 @@
 CARGO ?= cargo
 APT_PACKAGES := g++ libclang-dev
 JEPSEN_APT_PACKAGES := e2fsprogs iproute2 libfaketime mount util-linux xfsprogs
-BENCH_APT_PACKAGES := valgrind
+INSTRUCTIONS_APT_PACKAGES := valgrind
+BENCH_APT_PACKAGES := iproute2 nats-server rabbitmq-server
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help run test unit e2e faults sim jepsen jepsen-long jepsen-short jepsen-setup check fix setup build bench failover compare bench-setup instructions
+.PHONY: help run test unit e2e faults sim jepsen jepsen-long jepsen-short jepsen-setup check fix setup build bench bench-peers compare failover bench-setup instructions instructions-setup
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: setup build ## the main job: three servers, delayed messages, the leader killed in the middle, a report
 	$(CARGO) run --release --quiet --package dwell-tests --bin failover-demo
@@ -81,25 +82,55 @@ setup: ## install what compiling RocksDB needs and is missing: a C++ compiler an
 build: ## the `dwell` binary
 	$(CARGO) build --release --package dwell-cli
 
-bench: setup build ## throughput and latency of three nodes on this machine; ARGS are those of `dwell bench`
-	$(CARGO) run --release --quiet --package dwell-tests --bin cluster-bench -- $(ARGS)
+# Results, tables and plots are in target/bench, unless ARGS names another --output; ARGS are those of `dwell-bench run`.
+# Both packages at once: alone, each might need RocksDB with other features, and compile it anew.
+BENCH_BUILD = $(CARGO) build --release --package dwell-cli --package dwell-bench
+BENCH = $${CARGO_TARGET_DIR:-target}/release/dwell-bench
 
-failover: setup build ## how long confirms pause when the leader is killed: median of 20 runs of `dwell bench`
-	$(CARGO) run --release --quiet --package dwell-tests --bin failover-gap
+bench: setup ## throughput, latencies, a backlog, delays and failover of three nodes on this machine, in three minutes
+	$(BENCH_BUILD)
+	$(BENCH) quick $(ARGS)
 
-compare: setup build ## another build against this one, in turn: BEFORE is its binary; ROUNDS; ARGS of `dwell bench`
-	$(CARGO) run --release --quiet --package dwell-tests --bin compare-builds -- $(BEFORE) $(or $(ROUNDS),6) $(ARGS)
+# Cutting nodes off needs root, as network namespaces do.
+bench-peers: setup bench-setup ## all of it beside RabbitMQ and NATS, in turn, 5 rounds: hours; ARGS="--workloads a,b"
+	$(BENCH_BUILD)
+	$(SUDO) $(BENCH) run --systems dwell,rabbitmq,nats --rounds $(or $(ROUNDS),5) $(ARGS)
 
-# Both packages at once: alone, each might need RocksDB with other features, and compile it anew. Run from here, where the
-# figures are.
-instructions: setup bench-setup ## instructions of the hot paths beside bench/instructions.json; ARGS=--update records them
-	$(CARGO) build --release --package dwell-cli --package dwell-bench
-	$${CARGO_TARGET_DIR:-target}/release/dwell-bench instructions $(ARGS)
+COMPARED := --workloads a,b
+compare: setup ## another build against this one, in turn: BEFORE is its binary; ROUNDS (6); ARGS="--workloads c"
+	@test -x "$(BEFORE)" || { echo "BEFORE=PATH names the other build's dwell binary" >&2; exit 1; }
+	$(BENCH_BUILD)
+	$(BENCH) run --systems dwell --before $(BEFORE) --rounds $(or $(ROUNDS),6) $(or $(ARGS),$(COMPARED))
 
-bench-setup: ## install what `make instructions` needs and is missing: valgrind (Debian, Ubuntu)
-	@if ! command -v valgrind >/dev/null; then \
+# Root and iproute2 are for cutting the leader off.
+failover: setup ## how long confirms pause when the leader is killed, frozen or cut off: 20 times each
+	$(BENCH_BUILD)
+	$(SUDO) $(BENCH) run --systems dwell --workloads e --rounds 1 $(ARGS)
+
+# Debian starts the services of what it installs, unless policy-rc.d forbids it. Ours is not left behind.
+bench-setup: ## install what `make bench-peers` needs and is missing: iproute2, nats-server, rabbitmq-server (Debian, Ubuntu)
+	@if ! { PATH="$$PATH:/usr/sbin:/sbin"; command -v ip && command -v nats-server && command -v rabbitmq-server; } >/dev/null; then \
 		if ! command -v apt-get >/dev/null; then echo "install $(BENCH_APT_PACKAGES), then try again" >&2; exit 1; fi; \
 		set -ex; \
 		$(SUDO) apt-get update; \
+		policy=/usr/sbin/policy-rc.d; \
+		if ! [ -e $$policy ]; then \
+			trap '$(SUDO) rm -f '$$policy EXIT; \
+			printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee $$policy >/dev/null; \
+			$(SUDO) chmod +x $$policy; \
+		fi; \
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $(BENCH_APT_PACKAGES); \
+	fi
+
+# Run from here, where the figures are.
+instructions: setup instructions-setup ## instructions of the hot paths beside bench/instructions.json; ARGS=--update records them
+	$(BENCH_BUILD)
+	$(BENCH) instructions $(ARGS)
+
+instructions-setup: ## install what `make instructions` needs and is missing: valgrind (Debian, Ubuntu)
+	@if ! command -v valgrind >/dev/null; then \
+		if ! command -v apt-get >/dev/null; then echo "install $(INSTRUCTIONS_APT_PACKAGES), then try again" >&2; exit 1; fi; \
+		set -ex; \
+		$(SUDO) apt-get update; \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $(INSTRUCTIONS_APT_PACKAGES); \
 	fi

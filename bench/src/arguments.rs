@@ -9,6 +9,9 @@ use crate::instructions::HotPath;
 use crate::systems::{Kind, Programs};
 use crate::workloads::{Contestant, Group, parse_count};
 
+/// Messages a second of (b), unless the command line says otherwise.
+pub const RATE: f64 = 2000.0;
+
 /// Measures Dwell beside its peers, builds of it against each other, and the instructions of its hot paths.
 #[derive(Debug, Parser)]
 #[command(name = "dwell-bench", version)]
@@ -82,7 +85,7 @@ pub struct RunArguments {
     #[arg(long)]
     pub full: bool,
     /// (b): messages a second
-    #[arg(long, default_value_t = 2000.0)]
+    #[arg(long, default_value_t = RATE)]
     pub rate: f64,
     /// (c): messages that come to stand in the queue
     #[arg(long, value_delimiter = ',', value_parser = parse_count, default_value = "1m")]

@@ -5,10 +5,17 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use tempfile::TempDir;
 
-use crate::arguments::{QuickArguments, RunArguments};
+use crate::arguments::{QuickArguments, RATE, RunArguments};
 use crate::results::{self, Line, Outcome, Results};
 use crate::systems::Kind;
 use crate::workloads::{Backlog, Contestant, Failover, Fault, Group, Throughput, Workload, delays};
+
+/// How long `quick` publishes, or messages fall due, each time.
+const QUICK_SECONDS: f64 = 3.0;
+/// Messages that stand in the queue of `quick`, or are pending.
+const QUICK_MESSAGES: u64 = 200_000;
+/// Leaders that `quick` kills.
+const QUICK_FAULTS: usize = 3;
 
 /// `dwell-bench run`.
 pub async fn run(arguments: &RunArguments) -> anyhow::Result<()> {
@@ -28,9 +35,19 @@ pub async fn run(arguments: &RunArguments) -> anyhow::Result<()> {
 /// `dwell-bench quick`.
 pub async fn quick(arguments: &QuickArguments) -> anyhow::Result<()> {
     let contestants = arguments.places.contestants(&[Kind::Dwell])?;
-    let workloads = Throughput::matrix(5.0, false).into_iter().map(Workload::Throughput).collect();
-    let plan = Plan { contestants, workloads, rounds: 1, output: arguments.places.output.clone() };
+    let plan = Plan { contestants, workloads: quick_workloads(), rounds: 1, output: arguments.places.output.clone() };
     plan.run().await
+}
+
+/// Something of each group, for a look and not for figures to be quoted.
+fn quick_workloads() -> Vec<Workload> {
+    let mut workloads: Vec<Workload> =
+        Throughput::matrix(QUICK_SECONDS, false).into_iter().map(Workload::Throughput).collect();
+    workloads.push(Workload::Throughput(Throughput::at_rate(RATE, QUICK_SECONDS)));
+    workloads.push(Workload::Backlog(Backlog { depth: QUICK_MESSAGES }));
+    workloads.extend(delays::quick(QUICK_MESSAGES, QUICK_SECONDS));
+    workloads.push(Workload::Failover(Failover { fault: Fault::Kill, times: QUICK_FAULTS }));
+    workloads
 }
 
 fn workloads_of(group: Group, arguments: &RunArguments) -> Vec<Workload> {

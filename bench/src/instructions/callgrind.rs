@@ -42,7 +42,7 @@ impl Callgrind {
     pub async fn count(&self, path: HotPath, rounds: u64) -> anyhow::Result<u64> {
         let profile = self.profiles.join(format!("{}-{rounds}.callgrind", path.name()));
         let output = self.command(path, rounds, &profile)?.output().await;
-        let output = output.context("cannot start valgrind: `make bench-setup` installs it")?;
+        let output = output.context("cannot start valgrind: `make instructions-setup` installs it")?;
         if !output.status.success() {
             bail!("{} under callgrind: {}\n{}", path.name(), output.status, String::from_utf8_lossy(&output.stderr));
         }

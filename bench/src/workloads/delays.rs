@@ -54,6 +54,13 @@ pub fn workloads(pending: &[u64], burst: u64, seconds: f64) -> Vec<Workload> {
     workloads
 }
 
+/// A little of (d): what can be done beside so many pending messages, and how late others come for so long.
+pub fn quick(pending: u64, seconds: f64) -> [Workload; 2] {
+    let pending = Pending { messages: pending, spread: Spread::Uniform };
+    let timing = Timing::Rate { per_second: RATES[1], seconds };
+    [Workload::Operations(Operations { pending }), Workload::Lateness(Lateness { timing, pending })]
+}
+
 /// How the due times of pending messages lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spread {
