@@ -1,11 +1,12 @@
 //! Dwell, with its default settings.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use dwell_client::{Client, ClientOptions};
+use dwell_client::{Client, ClientOptions, ClusterStatus};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
@@ -40,7 +41,7 @@ impl Dwell {
         Ok(Dwell { binary: binary.to_owned(), directory: directory.to_owned(), nodes })
     }
 
-    async fn status(&self, node: usize) -> anyhow::Result<dwell_client::ClusterStatus> {
+    async fn status(&self, node: usize) -> anyhow::Result<ClusterStatus> {
         let options = ClientOptions::default().connect_timeout(STATUS_TIMEOUT);
         let client = Client::connect_with([self.address(node)], options)?;
         Ok(client.cluster_status(&self.address(node)).await?)
@@ -114,14 +115,12 @@ impl System for Dwell {
 
     fn leader<'a>(&'a self, _queue: &'a str) -> BoxFuture<'a, anyhow::Result<usize>> {
         async move {
-            for node in 0..NODES {
-                let Ok(status) = self.status(node).await else { continue };
-                // By its own word.
-                if status.leader_id == Some(status.node_id) {
-                    return Ok(node);
-                }
-            }
-            None.context("no node leads")
+            let statuses = futures::future::try_join_all((0..NODES).map(|node| self.status(node))).await?;
+            // One that was frozen or cut off takes itself for the leader for a moment still, when it is back.
+            let leaders: BTreeSet<_> = statuses.iter().map(|status| status.leader_id).collect();
+            anyhow::ensure!(leaders.len() == 1, "the nodes do not agree on who leads: {leaders:?}");
+            let leads = |status: &ClusterStatus| status.leader_id == Some(status.node_id);
+            statuses.iter().position(leads).context("no node leads")
         }
         .boxed()
     }

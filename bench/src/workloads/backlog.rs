@@ -41,7 +41,13 @@ impl Backlog {
             let both = outcome.metrics.get(name).copied().unwrap_or(0.0) + filling.metrics[name];
             outcome.set(name, both);
         }
-        drained.memory(&mut outcome);
+        // The peak is of the servers' whole life; idle they were before the filling only.
+        filled.memory(&mut outcome);
+        for name in ["memory_after_mib", "memory_peak_mib"] {
+            let mut draining = Outcome::default();
+            drained.memory(&mut draining);
+            outcome.set(name, draining.metrics[name]);
+        }
         let full = drained.before;
         outcome.set("memory_full_mib", full.resident_bytes as f64 / crate::systems::NODES as f64 / (1024.0 * 1024.0));
         outcome.curves.insert("drain rate (messages/s) by depth".to_owned(), drained.rate_by_depth(self.depth));
