@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum as _};
@@ -69,6 +69,9 @@ pub struct RunArguments {
     /// Who is measured
     #[arg(long, value_delimiter = ',', default_value = "dwell,rabbitmq,nats")]
     pub systems: Vec<Kind>,
+    /// Another build's `dwell` binary, which is measured besides
+    #[arg(long)]
+    pub before: Option<PathBuf>,
     /// What is measured
     #[arg(long, value_delimiter = ',', default_value = "a,b,c,d,e")]
     pub workloads: Vec<Group>,
@@ -151,6 +154,18 @@ impl InstructionsArguments {
     }
 }
 
+impl RunArguments {
+    /// Those who are measured.
+    pub fn contestants(&self) -> anyhow::Result<Vec<Contestant>> {
+        let mut contestants = self.places.contestants(&self.systems)?;
+        if let Some(before) = &self.before {
+            let programs = Programs { dwell: existing(before)?, ..self.places.programs()? };
+            contestants.push(Contestant { label: "before".to_owned(), kind: Kind::Dwell, programs });
+        }
+        Ok(contestants)
+    }
+}
+
 impl Places {
     /// Where the programs are.
     pub fn programs(&self) -> anyhow::Result<Programs> {
@@ -176,7 +191,12 @@ impl Places {
             Some(path) => path.clone(),
             None => std::env::current_exe()?.with_file_name("dwell"),
         };
-        let found = std::fs::canonicalize(&path);
-        found.with_context(|| format!("there is no {}: `cargo build --release -p dwell-cli`", path.display()))
+        existing(&path)
     }
+}
+
+/// The whole path: servers may run in another folder.
+fn existing(dwell: &Path) -> anyhow::Result<PathBuf> {
+    let found = std::fs::canonicalize(dwell);
+    found.with_context(|| format!("there is no {}: `cargo build --release -p dwell-cli`", dwell.display()))
 }

@@ -11,7 +11,7 @@ use crate::systems::Kind;
 use crate::workloads::{Backlog, Contestant, Failover, Fault, Group, Throughput, Workload, delays};
 
 /// How long `quick` publishes, or messages fall due, each time.
-const QUICK_SECONDS: f64 = 3.0;
+const QUICK_SECONDS: f64 = 4.0;
 /// Messages that stand in the queue of `quick`, or are pending.
 const QUICK_MESSAGES: u64 = 200_000;
 /// Leaders that `quick` kills.
@@ -19,7 +19,7 @@ const QUICK_FAULTS: usize = 3;
 
 /// `dwell-bench run`.
 pub async fn run(arguments: &RunArguments) -> anyhow::Result<()> {
-    let contestants = arguments.places.contestants(&arguments.systems)?;
+    let contestants = arguments.contestants()?;
     let mut workloads = Vec::new();
     for group in &arguments.workloads {
         workloads.extend(workloads_of(*group, arguments));
