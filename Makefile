@@ -87,6 +87,9 @@ build: ## the `dwell` binary
 BENCH_BUILD = $(CARGO) build --release --package dwell-cli --package dwell-bench
 BENCH = $${CARGO_TARGET_DIR:-target}/release/dwell-bench
 
+# What root measured is to be read, and added to, by everybody else.
+BENCH_OWNED = $(if $(SUDO),[ ! -d target/bench ] || $(SUDO) chown --recursive "$$(id -u):$$(id -g)" target/bench)
+
 bench: setup ## throughput, latencies, a backlog, delays and failover of three nodes on this machine, in three minutes
 	$(BENCH_BUILD)
 	$(BENCH) quick $(ARGS)
@@ -95,6 +98,7 @@ bench: setup ## throughput, latencies, a backlog, delays and failover of three n
 bench-peers: setup bench-setup ## all of it beside RabbitMQ and NATS, in turn, 5 rounds: hours; ARGS="--workloads a,b"
 	$(BENCH_BUILD)
 	$(SUDO) $(BENCH) run --systems dwell,rabbitmq,nats --rounds $(or $(ROUNDS),5) $(ARGS)
+	$(BENCH_OWNED)
 
 COMPARED := --workloads a,b
 compare: setup ## another build against this one, in turn: BEFORE is its binary; ROUNDS (6); ARGS="--workloads c"
@@ -106,6 +110,7 @@ compare: setup ## another build against this one, in turn: BEFORE is its binary;
 failover: setup ## how long confirms pause when the leader is killed, frozen or cut off: 20 times each
 	$(BENCH_BUILD)
 	$(SUDO) $(BENCH) run --systems dwell --workloads e --rounds 1 $(ARGS)
+	$(BENCH_OWNED)
 
 # Debian starts the services of what it installs, unless policy-rc.d forbids it. Ours is not left behind.
 bench-setup: ## install what `make bench-peers` needs and is missing: iproute2, nats-server, rabbitmq-server (Debian, Ubuntu)
