@@ -16,6 +16,7 @@ mod overlay;
 mod pointer;
 mod reader;
 mod scan;
+mod writer;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dwell_machine::{Store, StoreError, StoreRead, Table};
-use parking_lot::RwLock;
 
 pub(crate) use committed::Committed;
 pub(crate) use database::Database;
@@ -36,6 +36,7 @@ use crate::damage::DamagedPart;
 use crate::durable;
 use crate::snapshot::{Catalog, Snapshot, SnapshotBuilder};
 use overlay::{Overlay, layered};
+use writer::Writer;
 
 const FIRST_GENERATION: u64 = 1;
 const SNAPSHOTS: &str = "snapshots";
@@ -49,9 +50,10 @@ pub struct StateStore {
     generation: u64,
     database: Arc<Database>,
     /// The same database with what was committed since it was written to, shared with readers and snapshots.
-    committed: Arc<RwLock<Committed>>,
+    committed: Arc<Committed>,
     overlay: Overlay,
     snapshots: Arc<Catalog>,
+    writer: Writer,
 }
 
 impl StateStore {
@@ -67,14 +69,17 @@ impl StateStore {
         }
         let snapshots = Arc::new(Catalog::open(&directory.join(SNAPSHOTS), resources.damage())?);
         let database = Arc::new(database);
+        let committed = Arc::new(Committed::new(database.clone(), resources.unwritten_bytes_max()));
+        let writer = Writer::start(committed.clone(), resources.damage().clone()).map_err(StateError::io(directory))?;
         Ok(StateStore {
             directory: directory.to_path_buf(),
             resources: resources.clone(),
             generation,
-            committed: Arc::new(RwLock::new(Committed::new(database.clone(), resources.unwritten_bytes_max()))),
             database,
+            committed,
             overlay: Overlay::new(),
             snapshots,
+            writer,
         })
     }
 
@@ -88,18 +93,21 @@ impl StateStore {
     /// durable until a flush, which RocksDB does on its own when memory fills up: a crash takes the state back to an
     /// earlier commit.
     pub fn commit(&mut self, applied: &[u8]) -> Result<(), StateError> {
-        let committed = self.committed.write().commit(&mut self.overlay, applied);
-        self.reported(committed)
+        let committed = self.committed.commit(&mut self.overlay, applied);
+        if self.reported(committed)? {
+            self.writer.wake();
+        }
+        Ok(())
     }
 
     /// What is committed and not yet given to the database, in bytes of memory, about.
     pub fn unwritten_bytes(&self) -> usize {
-        self.committed.read().unwritten().bytes()
+        self.committed.read().unwritten_bytes()
     }
 
     /// Makes everything committed durable.
     pub fn flush(&self) -> Result<(), StateError> {
-        let written = self.committed.write().write_out();
+        let written = self.committed.write_out();
         self.reported(written)?;
         self.reported(self.database.flush())
     }
@@ -150,7 +158,7 @@ impl StateStore {
     pub fn install(&mut self, snapshot: &Snapshot) -> Result<(), StateError> {
         self.overlay.clear();
         // A snapshot of the old state that was begun before covers all that was committed.
-        let written = self.committed.write().write_out();
+        let written = self.committed.write_out();
         self.reported(written)?;
         let generation = self.generation + 1;
         let path = pointer::database_path(&self.directory, generation);
@@ -172,10 +180,7 @@ impl StateStore {
     fn switch_to(&mut self, generation: u64, database: Arc<Database>) {
         self.generation = generation;
         self.database.condemn();
-        let next = Committed::new(database.clone(), self.resources.unwritten_bytes_max());
-        let replaced = std::mem::replace(&mut *self.committed.write(), next);
-        // Closing the old database may take a while: not under the lock.
-        drop(replaced);
+        self.committed.replace(database.clone());
         self.database = database;
     }
 }
@@ -205,7 +210,7 @@ impl StoreRead for StateStore {
         if let Some(pending) = self.overlay.get(table, key) {
             return Ok(pending.value.clone());
         }
-        if let Some(pending) = self.committed.read().unwritten().get(table, key) {
+        if let Some(pending) = self.committed.read().pending(table, key) {
             return Ok(pending.value.clone());
         }
         let read = self.database.get(table, key).map_err(scan::read_error(table));
@@ -217,7 +222,7 @@ impl StoreRead for StateStore {
             return Ok(Vec::new());
         }
         let committed = self.committed.read();
-        let (pending, unwritten) = (self.overlay.range(table, from, to), committed.unwritten().range(table, from, to));
+        let (pending, unwritten) = (self.overlay.range(table, from, to), committed.range(table, from, to));
         let rows = scan::merged(&self.database, layered(pending, unwritten), table, from, to, limit);
         scan::reported(rows, self.resources.damage())
     }
@@ -240,7 +245,7 @@ impl Store for StateStore {
 impl Drop for StateStore {
     /// Spares the next start to apply the last commits again.
     fn drop(&mut self) {
-        if let Err(error) = self.committed.write().write_out() {
+        if let Err(error) = self.committed.write_out() {
             tracing::warn!(%error, "the last commits were not written at the end: they are applied again");
         }
     }

@@ -6,8 +6,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
-
 use super::catalog::{Catalog, Staging};
 use super::manifest::{Manifest, SnapshotFile, is_file_name};
 use super::{Snapshot, SnapshotError, checksum, is_immutable};
@@ -18,7 +16,7 @@ use crate::state::{Committed, Database, StateResources};
 /// Makes one snapshot. It holds the database that was current when it was made, so that a snapshot installed
 /// meanwhile does not mix with it.
 pub struct SnapshotBuilder {
-    committed: Arc<RwLock<Committed>>,
+    committed: Arc<Committed>,
     database: Arc<Database>,
     catalog: Arc<Catalog>,
     resources: StateResources,
@@ -26,11 +24,7 @@ pub struct SnapshotBuilder {
 }
 
 impl SnapshotBuilder {
-    pub(crate) fn new(
-        committed: Arc<RwLock<Committed>>,
-        catalog: Arc<Catalog>,
-        resources: StateResources,
-    ) -> SnapshotBuilder {
+    pub(crate) fn new(committed: Arc<Committed>, catalog: Arc<Catalog>, resources: StateResources) -> SnapshotBuilder {
         let database = committed.read().database().clone();
         let staging = catalog.stage();
         SnapshotBuilder { committed, database, catalog, resources, staging }
@@ -52,7 +46,7 @@ impl SnapshotBuilder {
 
     fn make(self) -> Result<Snapshot, SnapshotError> {
         let SnapshotBuilder { committed, database, catalog, resources, staging } = self;
-        committed.write().write_out_to(&database)?;
+        committed.write_out_to(&database)?;
         database.checkpoint(&staging.path)?;
         let names = file_names(&staging.path)?;
         let applied = Database::open_read_only(&staging.path, &resources)?.applied()?.unwrap_or_default();

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use dwell_machine::{DigestBuilder, StateDigest, Table};
-use parking_lot::RwLock;
 
 use super::StateError;
 use super::committed::Committed;
@@ -13,22 +12,18 @@ const ROWS_BETWEEN_QUESTIONS: u64 = 10_000;
 
 /// Makes one digest of all rows. It holds the database open.
 pub struct Digester {
-    committed: Arc<RwLock<Committed>>,
+    committed: Arc<Committed>,
 }
 
 impl Digester {
-    pub(super) fn new(committed: Arc<RwLock<Committed>>) -> Digester {
+    pub(super) fn new(committed: Arc<Committed>) -> Digester {
         Digester { committed }
     }
 
     /// Hashes all rows that are committed when this is called, which takes as long as reading them. `begun` is called as
     /// soon as what is committed from then on is not among them. None if `is_wanted` says no meanwhile.
     pub fn digest(self, begun: impl FnOnce(), is_wanted: impl Fn() -> bool) -> Result<Option<StateDigest>, StateError> {
-        let database = {
-            let mut committed = self.committed.write();
-            committed.write_out()?;
-            committed.database().clone()
-        };
+        let database = self.committed.write_out()?;
         let view = database.view();
         begun();
         let mut digest = DigestBuilder::default();

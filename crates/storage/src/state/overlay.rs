@@ -142,8 +142,8 @@ impl Overlay {
 
 /// The writes of two overlays in order of their keys; where both have a key, the upper one's.
 pub(super) fn layered<'a>(
-    upper: btree_map::Range<'a, Bytes, Pending>,
-    lower: btree_map::Range<'a, Bytes, Pending>,
+    upper: impl Iterator<Item = (&'a Bytes, &'a Pending)>,
+    lower: impl Iterator<Item = (&'a Bytes, &'a Pending)>,
 ) -> impl Iterator<Item = (&'a Bytes, &'a Pending)> {
     let (mut upper, mut lower) = (upper.peekable(), lower.peekable());
     std::iter::from_fn(move || {

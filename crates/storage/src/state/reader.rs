@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dwell_machine::{MessageRecord, StoreError, StoreRead, Table};
-use parking_lot::RwLock;
 
 use super::committed::Committed;
 use super::scan;
@@ -16,7 +15,7 @@ use crate::damage::DamageSignal;
 /// It holds the database open: a state directory can only be opened again when its readers are gone.
 #[derive(Clone)]
 pub struct StateReader {
-    pub(super) committed: Arc<RwLock<Committed>>,
+    pub(super) committed: Arc<Committed>,
     pub(super) damage: DamageSignal,
 }
 
@@ -31,7 +30,7 @@ impl StoreRead for StateReader {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let database = {
             let committed = self.committed.read();
-            if let Some(pending) = committed.unwritten().get(table, key) {
+            if let Some(pending) = committed.pending(table, key) {
                 return Ok(pending.value.clone());
             }
             // The disk is not waited for under the lock. What is written out meanwhile is in this database.
@@ -45,7 +44,7 @@ impl StoreRead for StateReader {
             return Ok(Vec::new());
         }
         let committed = self.committed.read();
-        let unwritten = committed.unwritten().range(table, from, to);
+        let unwritten = committed.range(table, from, to);
         let rows = scan::merged(committed.database(), unwritten, table, from, to, limit);
         scan::reported(rows, &self.damage)
     }
