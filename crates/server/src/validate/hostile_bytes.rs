@@ -346,6 +346,12 @@ fn bound() -> Bound {
     Bound::elements(size_of::<v1::PublishMessage>() + size_of::<dwell_machine::PublishMessage>())
 }
 
+/// Has everything made that is made once for the whole process, such as the shapes of requests: it is no case's doing.
+fn made_once() {
+    static MADE: std::sync::Once = std::sync::Once::new();
+    MADE.call_once(|| requests().into_iter().for_each(|(request, convert)| drop(convert(request))));
+}
+
 #[test]
 fn every_request_is_accepted_as_it_was_before_it_was_tampered_with() {
     for (position, (request, convert)) in requests().into_iter().enumerate() {
@@ -360,6 +366,7 @@ proptest! {
     fn a_tampered_request_is_refused_or_becomes_a_command_that_can_be_applied(
         (bytes, convert) in select(requests()).prop_flat_map(|(bytes, convert)| (tampered(Just(bytes), 0), Just(convert))),
     ) {
+        made_once();
         // The machine that a page is read of is made within.
         let bound = Bound { constant: 256 * 1024, ..bound() };
         let command = match decode_within(bytes.len(), bound, || convert(bytes.clone()))? {
