@@ -180,9 +180,11 @@ fn memory_in_use_is_asked_for_at_each_scrape() {
     };
     let mut store = StateStore::open(directory.path(), &resources).unwrap();
     let empty = value("dwell_state_memtable_bytes");
-    // More than waits in memory to be written.
-    store.put(Table::Messages, b"k", Bytes::from(vec![0; 5 << 20]));
-    store.commit(b"1").unwrap();
+    // Each is more than waits in memory, and the last of them waits until the first is written.
+    for key in [b"1", b"2", b"3"] {
+        store.put(Table::Messages, key, Bytes::from(vec![0; 5 << 20]));
+        store.commit(key).unwrap();
+    }
     assert!(value("dwell_state_memtable_bytes") >= empty + f64::from(5 << 20));
     assert!(value("dwell_state_block_cache_bytes") >= f64::from(5 << 20), "memtables are charged to the cache");
 }
