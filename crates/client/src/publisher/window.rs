@@ -37,7 +37,9 @@ pub(super) struct Window {
     on_wire: usize,
     /// To be numbered anew, before anything from the backlog.
     returned: VecDeque<Request>,
-    /// More may still join `returned`: nothing is taken from it before `unconfirmed` is empty.
+    /// What came back since, to go before what is left in `returned`: it was sent before it.
+    collected: VecDeque<Request>,
+    /// More may still join `collected`: nothing is sent before `unconfirmed` is empty.
     collecting: bool,
     /// The lowest number that was refused without having been used up, as far as is known.
     unused_from: Option<u64>,
@@ -73,6 +75,7 @@ impl Window {
             unconfirmed: VecDeque::new(),
             on_wire: 0,
             returned: VecDeque::new(),
+            collected: VecDeque::new(),
             collecting: false,
             unused_from: None,
             stray_until: 0,
@@ -82,7 +85,7 @@ impl Window {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.unconfirmed.is_empty() && self.returned.is_empty()
+        self.unconfirmed.is_empty() && self.returned.is_empty() && self.collected.is_empty()
     }
 
     /// True if the server owes an answer on the current stream.
@@ -205,7 +208,9 @@ impl Window {
         for entry in &mut self.unconfirmed {
             entry.request.expire_sent(now, sent);
         }
-        self.returned.retain_mut(|request| request.expire_unsent(now, unsent));
+        for waiting in [&mut self.returned, &mut self.collected] {
+            waiting.retain_mut(|request| request.expire_unsent(now, unsent));
+        }
         let forgotten =
             !self.unconfirmed.is_empty() && self.unconfirmed.iter().all(|entry| entry.request.is_abandoned());
         if forgotten {
@@ -237,7 +242,7 @@ impl Window {
         }
         if entry.request.is_merged() && !matches!(error, Error::NotFound(_)) {
             // Only one of the messages need be to blame.
-            self.returned.extend(entry.request.split());
+            self.collected.extend(entry.request.split());
             self.collecting = true;
         } else {
             entry.request.fail(error);
@@ -251,13 +256,15 @@ impl Window {
             request.fail(error);
             return;
         }
-        self.returned.push_back(request);
+        self.collected.push_back(request);
         self.collecting = true;
     }
 
     /// Chooses the numbers for what came back; nothing else is under way.
     fn renumber(&mut self) {
         self.collecting = false;
+        self.collected.append(&mut self.returned);
+        std::mem::swap(&mut self.collected, &mut self.returned);
         match self.returned.iter().map(|request| request.out_of_step).max() {
             // Only split requests: the next number may fit, and is refused if it does not.
             None | Some(0) => {}
