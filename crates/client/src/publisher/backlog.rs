@@ -13,7 +13,7 @@ const MERGED_MESSAGES_MAX: usize = 256;
 const MERGED_BYTES_MAX: usize = 1024 * 1024;
 /// While fewer requests than this are unconfirmed, a single message goes at once. Past it, the messages wait
 /// for the next confirm and travel together: that costs them a fraction of a round trip, and saves the work of
-/// a request each.
+/// a request each. But when as many requests wait, they are of as many queues, and gain nothing by waiting.
 const EAGER_REQUESTS: usize = 16;
 
 /// Requests in order of submission; the order among the messages of one queue is always kept. Where an exchange
@@ -73,7 +73,8 @@ impl Backlog {
     pub(super) fn pop(&mut self, unconfirmed: usize) -> Option<Request> {
         let front = self.requests.front()?;
         let full = front.messages.len() >= MERGED_MESSAGES_MAX || front.bytes >= MERGED_BYTES_MAX;
-        if front.mergeable && !full && unconfirmed >= EAGER_REQUESTS {
+        let may_grow = front.mergeable && !full && self.requests.len() < EAGER_REQUESTS;
+        if may_grow && unconfirmed >= EAGER_REQUESTS {
             return None;
         }
         let request = self.requests.pop_front()?;
@@ -192,6 +193,16 @@ mod tests {
         assert!(backlog.pop(EAGER_REQUESTS - 1).is_some());
         backlog.push(submission(&["a"], false));
         assert!(backlog.pop(EAGER_REQUESTS).is_some());
+    }
+
+    #[test]
+    fn singles_of_many_queues_do_not_wait_for_company_that_they_cannot_have() {
+        let mut backlog = Backlog::default();
+        for queue in 0..EAGER_REQUESTS + 2 {
+            backlog.push(submission(&[&queue.to_string()], true));
+        }
+        let left = std::iter::from_fn(|| backlog.pop(EAGER_REQUESTS)).count();
+        assert_eq!(left, 3, "the rest may grow yet");
     }
 
     #[test]
