@@ -13,17 +13,19 @@ use dwell_proto::v1::messages_client::MessagesClient;
 use dwell_proto::v1::queues_client::QueuesClient;
 use dwell_proto::v1::schedules_client::SchedulesClient;
 use dwell_proto::v1::{
-    Attach, Attached, ConsumeRequest, ConsumeResponse, DeclareQueueRequest, Delivery, Lease, Message, PublishMessage,
-    PublishRequest, PublishResult, QueueCounts, QueueSettings, SettleAck, Settled, Timing, timing,
+    Attach, Attached, ConsumeRequest, ConsumeResponse, ConsumerEnded, DeclareQueueRequest, Delivery, Lease, Message,
+    PublishMessage, PublishRequest, PublishResult, QueueCounts, QueueSettings, SettleAck, Settled, Timing, timing,
 };
 use dwell_proto::v1::{CloseConsumer, GetQueueCountsRequest};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 /// Nothing here takes longer, unless it hangs.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Of the only consumer of a stream.
+const NUMBER: u32 = 7;
 /// Above what the server allows, so that it is the server that refuses.
 const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
@@ -84,7 +86,7 @@ impl RawClient {
 
     /// Opens a consumer.
     pub async fn attach(&mut self, attach: Attach) -> Result<RawConsumer, Status> {
-        RawConsumer::open(&mut self.messages, ConsumeRequest { request: Some(Request::Attach(attach)) }).await
+        RawConsumer::open(&mut self.messages, Some(Request::Attach(attach))).await
     }
 }
 
@@ -105,7 +107,7 @@ pub fn lease_of(delivery: &Delivery) -> Lease {
     Lease { sequence, token: delivery.token }
 }
 
-/// A consumer's stream. Dropping it, with the [`RawClient`] it came from, breaks the connection.
+/// A stream with one consumer. Dropping it, with the [`RawClient`] it came from, breaks the connection.
 #[derive(Debug)]
 pub struct RawConsumer {
     requests: mpsc::Sender<ConsumeRequest>,
@@ -116,8 +118,9 @@ pub struct RawConsumer {
 
 impl RawConsumer {
     /// Opens a stream with any first request, and waits for the first answer.
-    pub async fn open(messages: &mut MessagesClient<Channel>, first: ConsumeRequest) -> Result<Self, Status> {
+    pub async fn open(messages: &mut MessagesClient<Channel>, first: Option<Request>) -> Result<Self, Status> {
         let (requests, receiver) = mpsc::channel(64);
+        let first = ConsumeRequest { request: first, consumer: NUMBER };
         requests.send(first).await.map_err(|_| Status::internal("the stream closed before it opened"))?;
         let opening = messages.consume(ReceiverStream::new(receiver));
         let responses = within(opening).await??.into_inner();
@@ -131,11 +134,16 @@ impl RawConsumer {
 
     /// Sends a request on the stream.
     pub async fn send(&self, request: Request) -> Result<(), Status> {
-        let sent = self.requests.send(ConsumeRequest { request: Some(request) }).await;
+        self.send_as(NUMBER, request).await
+    }
+
+    /// The same for another consumer, whose responses come among this one's.
+    pub async fn send_as(&self, consumer: u32, request: Request) -> Result<(), Status> {
+        let sent = self.requests.send(ConsumeRequest { request: Some(request), consumer }).await;
         sent.map_err(|_| Status::cancelled("the stream is closed"))
     }
 
-    /// The next response; an error is the end of the stream, with its status.
+    /// The next response; an error is the end of the consumer or of the stream, with its status.
     pub async fn next(&mut self) -> Result<Response, Status> {
         within(self.next_unbounded()).await?
     }
@@ -143,7 +151,14 @@ impl RawConsumer {
     /// The same without a limit of time.
     pub async fn next_unbounded(&mut self) -> Result<Response, Status> {
         let next = self.responses.message().await?;
-        next.and_then(|response| response.response).ok_or_else(|| Status::ok("the stream ended"))
+        match next.and_then(|response| response.response) {
+            Some(Response::Ended(ConsumerEnded { failure: Some(failure) })) => {
+                Err(Status::new(failure.code.into(), failure.message))
+            }
+            Some(Response::Ended(ConsumerEnded { failure: None })) => Err(Status::ok("the consumer ended")),
+            Some(response) => Ok(response),
+            None => Err(Status::ok("the stream ended")),
+        }
     }
 
     /// Waits for exactly so many deliveries; anything else on the stream is an error.
@@ -179,11 +194,16 @@ impl RawConsumer {
         }
     }
 
-    /// Closes the consumer, and waits until the server has ended the stream.
+    /// Closes the consumer, and waits until the server says that it has ended.
     pub async fn close(mut self) -> anyhow::Result<()> {
         self.send(Request::Close(CloseConsumer {})).await?;
-        while within(self.responses.message()).await??.is_some() {}
-        Ok(())
+        loop {
+            match self.next().await {
+                Ok(_) => {}
+                Err(status) if status.code() == Code::Ok => return Ok(()),
+                Err(status) => return Err(status.into()),
+            }
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use tonic::{Code, Response, Status};
 
 use crate::backoff::Backoff;
 use crate::connections::{Connection, Connections, innermost};
+use crate::consumer::SharedStreams;
 use crate::directory::Directory;
 use crate::error::{Error, is_broken_connection, is_transient};
 use crate::options::ClientOptions;
@@ -23,6 +24,7 @@ pub(crate) struct Core {
     pub(crate) options: ClientOptions,
     pub(crate) directory: Directory,
     pub(crate) connections: Connections,
+    pub(crate) consumer_streams: SharedStreams,
 }
 
 /// How a call is to be repeated.

@@ -59,7 +59,7 @@ impl Client {
         }
         let directory = Directory::new(addresses, options.follow_leader);
         let connections = Connections::new(options.transport.clone(), options.connect_timeout);
-        let core = Arc::new(Core { options, directory, connections });
+        let core = Arc::new(Core { options, directory, connections, consumer_streams: Default::default() });
         Ok(Client { core, transactors: Arc::default(), publisher: Arc::default(), consistency: Consistency::default() })
     }
 

@@ -18,9 +18,10 @@ const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// The same for all streams of one connection.
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// A node that hangs, or a cut network, breaks no connection: pings find it.
-const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// A node that answers no ping for this long is given up. A busy machine may well need some hundred ms.
-const PING_TIMEOUT: Duration = Duration::from_secs(2);
+const PING_INTERVAL: Duration = Duration::from_millis(300);
+/// A node that answers no ping for this long is given up. A busy machine may well need some hundred ms. The others find
+/// that their leader is silent, and have another one, in about the same time.
+const PING_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// An open connection to one node.
 #[derive(Debug, Clone)]
@@ -29,6 +30,13 @@ pub(crate) struct Connection {
     pub(crate) channel: Channel,
     /// Tells it from earlier and later connections to the same address.
     id: u64,
+}
+
+impl Connection {
+    /// Not only to the same address.
+    pub(crate) fn is_same(&self, other: &Connection) -> bool {
+        self.id == other.id
+    }
 }
 
 /// The open connections of a client.

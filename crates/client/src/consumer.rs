@@ -1,8 +1,9 @@
-//! Consuming a queue over one stream that is opened again when it breaks.
+//! Consuming a queue over a stream that is opened again when it breaks.
 
 mod driver;
 mod link;
 mod settling;
+mod shared;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::options::{ConsumeOptions, random_id};
 
 use self::driver::{Attachment, Driver};
 pub(crate) use self::link::Link;
+pub(crate) use self::shared::SharedStreams;
 
 /// Commands that may wait for the driver; those who settle wait beyond it.
 const COMMANDS: usize = 4096;
@@ -33,11 +35,11 @@ enum Command {
 
 /// Consumes a queue: yields deliveries as they come.
 ///
-/// When its stream breaks it attaches again, to another node if need be, under the same consumer id and with
+/// The consumers of a client share streams, up to 1000 each. When its stream breaks it attaches again, to another node if need be, under the same consumer id and with
 /// the leases that it holds, until [`ClientOptions::retry_deadline`](crate::ClientOptions::retry_deadline).
 /// What was on the way is sent again by the server, and what is here already is not delivered twice.
 ///
-/// Dropping it breaks the stream: what it held unsettled stays leased for its session timeout. Deliveries
+/// Dropping it takes it off the stream: what it held unsettled stays leased for its session timeout. Deliveries
 /// taken from it before can still be settled. [`Consumer::close`] gives everything back at once.
 #[derive(Debug)]
 pub struct Consumer {

@@ -12,10 +12,20 @@ use dwell_proto::v1::consume_response::Response;
 use fake::{ConsumeSession, FakeNode, delivery};
 use futures::FutureExt;
 use futures::future::join_all;
-use tonic::Status;
+use tonic::{Code, Status};
 
 async fn respond(session: &ConsumeSession, response: Response) {
-    session.respond(v1::ConsumeResponse { response: Some(response) }).await;
+    respond_to(session, 1, response).await;
+}
+
+async fn respond_to(session: &ConsumeSession, consumer: u32, response: Response) {
+    session.respond(v1::ConsumeResponse { response: Some(response), consumer }).await;
+}
+
+/// The end of a consumer, with its reason or as it wished.
+async fn ended(session: &ConsumeSession, failure: Option<(Code, &str)>) {
+    let failure = failure.map(|(code, message)| v1::Failure { code: code.into(), message: message.into() });
+    respond(session, Response::Ended(v1::ConsumerEnded { failure })).await;
 }
 
 async fn attached(session: &ConsumeSession, lost: Vec<v1::Lease>) {
@@ -208,7 +218,7 @@ async fn a_displaced_consumer_says_so_and_ends() {
     let mut node = FakeNode::start().await;
     let (mut consumer, session) = start(&mut node).await;
     deliver(&session, vec![delivery(1, 1)]).await;
-    session.fail(Status::aborted("another stream attached")).await;
+    ended(&session, Some((Code::Aborted, "another stream attached"))).await;
     assert_eq!(next(&mut consumer).await.handle.sequence, 1);
     assert!(matches!(consumer.next().await, Some(Err(Error::Displaced))));
     assert!(consumer.next().await.is_none());
@@ -220,9 +230,10 @@ async fn an_unknown_queue_is_told_when_the_consumer_is_opened() {
     let client = Client::connect([&node.address]).unwrap();
     let refusing = async {
         let (session, _) = node.consume_session().await;
-        session.fail(Status::not_found("queue `q` does not exist")).await;
+        ended(&session, Some((Code::NotFound, "queue `q` does not exist"))).await;
+        session
     };
-    let (result, ()) = tokio::join!(client.consume("q", ConsumeOptions::default()), refusing);
+    let (result, _session) = tokio::join!(client.consume("q", ConsumeOptions::default()), refusing);
     assert!(matches!(result, Err(Error::NotFound(_))));
 }
 
@@ -240,9 +251,8 @@ async fn closing_finishes_acknowledgements_first_and_waits_for_the_server() {
     settled(&session, ack.request_id, vec![]).await;
     acking.await.unwrap();
     assert_eq!(session.request().await.request, Some(Request::Close(v1::CloseConsumer {})));
-    assert!(session.requests.message().await.unwrap().is_none());
-    assert!((&mut closing).now_or_never().is_none(), "not before the server has ended the stream");
-    drop(session);
+    assert!((&mut closing).now_or_never().is_none(), "not before the server says so");
+    ended(&session, None).await;
     closing.await.unwrap();
 }
 
@@ -258,9 +268,90 @@ async fn a_delivery_can_be_acknowledged_after_its_consumer_is_dropped() {
 }
 
 #[tokio::test]
-async fn dropping_a_consumer_breaks_its_stream_without_closing_it() {
+async fn dropping_the_last_consumer_breaks_the_stream_without_closing_it() {
     let mut node = FakeNode::start().await;
     let (consumer, mut session) = start(&mut node).await;
     drop(consumer);
-    assert!(!matches!(session.requests.message().await, Ok(Some(_))), "nothing more is said");
+    while let Ok(Some(request)) = session.requests.message().await {
+        assert!(!matches!(request.request, Some(Request::Close(_))));
+    }
+}
+
+/// Two consumers of one client, and the stream that they share.
+async fn start_two(node: &mut FakeNode) -> (Consumer, Consumer, ConsumeSession) {
+    let client = Client::connect([&node.address]).unwrap();
+    let mut consumers = Vec::new();
+    let (first, mut session) = {
+        let accepting = async {
+            let (session, _) = node.consume_session().await;
+            attached(&session, vec![]).await;
+            session
+        };
+        tokio::join!(client.consume("q", ConsumeOptions::default()), accepting)
+    };
+    consumers.push(first.unwrap());
+    let accepting = async {
+        let (number, attach) = session.attach().await;
+        assert_eq!((number, attach.queue.as_str()), (2, "r"));
+        let attached = v1::Attached { consumer_id: attach.consumer_id, ..Default::default() };
+        respond_to(&session, 2, Response::Attached(attached)).await;
+    };
+    let (second, ()) = tokio::join!(client.consume("r", ConsumeOptions::default()), accepting);
+    (consumers.remove(0), second.unwrap(), session)
+}
+
+#[tokio::test]
+async fn consumers_of_one_client_share_a_stream_and_each_gets_its_own() {
+    let mut node = FakeNode::start().await;
+    let (mut first, mut second, mut session) = start_two(&mut node).await;
+    let deliveries = v1::Deliveries { deliveries: vec![delivery(7, 1)] };
+    respond_to(&session, 2, Response::Deliveries(deliveries)).await;
+    deliver(&session, vec![delivery(8, 1)]).await;
+    assert_eq!(next(&mut second).await.handle.sequence, 7);
+    let taken = next(&mut first).await;
+    assert_eq!(taken.handle.sequence, 8);
+    let answering = async {
+        let request = session.request().await;
+        assert_eq!(request.consumer, 1);
+        settled(&session, ack(request).request_id, vec![]).await;
+    };
+    let (acked, ()) = tokio::join!(taken.ack(), answering);
+    acked.unwrap();
+}
+
+#[tokio::test]
+async fn the_end_of_one_consumer_leaves_the_others_on_the_stream() {
+    let mut node = FakeNode::start().await;
+    let (mut first, mut second, mut session) = start_two(&mut node).await;
+    ended(&session, Some((Code::NotFound, "queue `q` was deleted"))).await;
+    assert!(matches!(first.next().await, Some(Err(Error::NotFound(_)))));
+    let deliveries = v1::Deliveries { deliveries: vec![delivery(7, 1)] };
+    respond_to(&session, 2, Response::Deliveries(deliveries)).await;
+    let taken = next(&mut second).await;
+    drop(taken);
+    drop(second);
+    // The server need not wait for the stream's end to hear of it, should others remain.
+    while let Ok(Some(request)) = session.requests.message().await {
+        assert_eq!(request.consumer, 2, "the first is gone");
+    }
+}
+
+#[tokio::test]
+async fn after_a_broken_stream_all_its_consumers_attach_to_another_one() {
+    let mut node = FakeNode::start().await;
+    let (mut first, mut second, session) = start_two(&mut node).await;
+    session.fail(Status::unavailable("the leader is gone")).await;
+    let (mut session, one) = node.consume_session().await;
+    let (_, other) = session.attach().await;
+    let mut queues = [one.queue, other.queue];
+    for (number, queue) in (1..).zip(&queues) {
+        let sequence = if queue == "q" { 1 } else { 2 };
+        respond_to(&session, number, Response::Attached(v1::Attached::default())).await;
+        let deliveries = v1::Deliveries { deliveries: vec![delivery(sequence, 1)] };
+        respond_to(&session, number, Response::Deliveries(deliveries)).await;
+    }
+    queues.sort();
+    assert_eq!(queues, ["q", "r"]);
+    assert_eq!(next(&mut first).await.handle.sequence, 1);
+    assert_eq!(next(&mut second).await.handle.sequence, 2);
 }

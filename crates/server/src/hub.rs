@@ -1,61 +1,70 @@
 //! Where the effects of applied entries meet the streams and calls that wait for them.
 //!
 //! Called in the apply path, so nothing here waits. What a stream does not take is bounded: its events by the
-//! credit of its consumer, and the bodies in them by [`INLINE_BYTES_MAX`]; beyond that an event carries no body,
+//! credit of its consumers, and the bodies in them by [`INLINE_BYTES_MAX`]; beyond that an event carries no body,
 //! and the stream reads it from the store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dwell_consensus::clock::Clock;
 use dwell_consensus::group::EffectSink;
 use dwell_consensus::leadership::Leadership;
-use dwell_machine::limits::CREDIT_MAX;
 use dwell_machine::{CloseReason, Delivery, Effect};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::metrics::HubMetrics;
 
+/// Most consumers of one stream.
+pub const STREAM_CONSUMERS_MAX: usize = 1000;
+/// The most credit that they have together.
+pub const STREAM_CREDIT_MAX: usize = 100_000;
 /// Most bytes of bodies waiting for one stream.
 const INLINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What a consumer's stream is told.
+/// What a stream is told of one of its consumers.
 #[derive(Debug)]
 pub enum StreamEvent {
     /// Send this.
     Deliver(Delivery),
-    /// End.
+    /// The consumer has ended.
     Close(CloseReason),
 }
 
+/// The hub's end of a stream.
 struct Sink {
-    events: mpsc::Sender<StreamEvent>,
-    inline_bytes: Arc<AtomicUsize>,
+    /// With the attachment that it is about.
+    events: mpsc::Sender<(u64, StreamEvent)>,
+    inline_bytes: AtomicUsize,
+    ended: CancellationToken,
 }
 
 /// The streams and waiting calls of one group on this node.
 pub struct Hub {
-    streams: Mutex<HashMap<u64, Sink>>,
+    /// The stream of each attachment.
+    attachments: Mutex<HashMap<u64, Arc<Sink>>>,
     waiters: Mutex<HashMap<u64, Arc<Notify>>>,
     clock: Arc<dyn Clock>,
     leads: Mutex<Option<watch::Receiver<Leadership>>>,
     metrics: HubMetrics,
 }
 
-/// A consumer stream's end of the hub; unregisters when dropped.
+/// A stream's end of the hub; takes its consumers with it when it is dropped.
 pub struct Subscription {
     hub: Arc<Hub>,
-    attachment: u64,
-    events: mpsc::Receiver<StreamEvent>,
-    inline_bytes: Arc<AtomicUsize>,
+    sink: Arc<Sink>,
+    events: mpsc::Receiver<(u64, StreamEvent)>,
+    attachments: HashSet<u64>,
 }
 
 impl Hub {
     /// A hub without streams.
     pub fn new(clock: Arc<dyn Clock>, metrics: HubMetrics) -> Arc<Hub> {
-        Arc::new(Hub { streams: Mutex::default(), waiters: Mutex::default(), clock, leads: Mutex::default(), metrics })
+        let (attachments, waiters, leads) = Default::default();
+        Arc::new(Hub { attachments, waiters, clock, leads, metrics })
     }
 
     /// Ends all streams whenever the leadership changes.
@@ -65,21 +74,20 @@ impl Hub {
         tokio::spawn(async move {
             // Every change, also to leading again: the first entry of a leadership detaches all consumers.
             while leadership.changed().await.is_ok() {
-                // Dropping the sinks ends the subscriptions.
-                hub.streams.lock().clear();
-                hub.metrics.streams.set(0);
+                let mut attachments = hub.attachments.lock();
+                attachments.drain().for_each(|(_, sink)| sink.ended.cancel());
+                hub.metrics.consumers.set(0);
             }
         });
     }
 
-    /// Registers a stream, before its attach command is proposed.
-    pub fn subscribe(self: &Arc<Self>, attachment: u64) -> Subscription {
-        let (sender, events) = mpsc::channel(CREDIT_MAX as usize + 1);
-        let inline_bytes = Arc::new(AtomicUsize::new(0));
-        let mut streams = self.streams.lock();
-        streams.insert(attachment, Sink { events: sender, inline_bytes: inline_bytes.clone() });
-        self.metrics.streams.set(streams.len() as i64);
-        Subscription { hub: self.clone(), attachment, events, inline_bytes }
+    /// Registers a stream, which has no consumers yet.
+    pub fn subscribe(self: &Arc<Self>) -> Subscription {
+        // An event for each message that may be on its way, and the end of each consumer.
+        let (sender, events) = mpsc::channel(STREAM_CREDIT_MAX + STREAM_CONSUMERS_MAX);
+        let sink = Sink { events: sender, inline_bytes: AtomicUsize::new(0), ended: CancellationToken::new() };
+        self.metrics.streams.inc();
+        Subscription { hub: self.clone(), sink: Arc::new(sink), events, attachments: HashSet::new() }
     }
 
     /// Notified when something is ready in the queue that no consumer took. The caller asks once more after
@@ -98,9 +106,9 @@ impl Hub {
     }
 
     fn deliver(&self, attachment: u64, mut delivery: Delivery) {
-        let mut streams = self.streams.lock();
         // No stream here: this node is a follower, or the stream broke and its detach is under way.
-        let Some(sink) = streams.get(&attachment) else { return };
+        let attachments = self.attachments.lock();
+        let Some(sink) = attachments.get(&attachment) else { return };
         if let Some(message) = &delivery.message {
             let bytes = message.content.body.len();
             if sink.inline_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > INLINE_BYTES_MAX {
@@ -108,9 +116,23 @@ impl Hub {
                 delivery.message = None;
             }
         }
-        if sink.events.try_send(StreamEvent::Deliver(delivery)).is_err() {
-            // More events than its credit allows, or gone: it will reconnect and say what it holds.
-            streams.remove(&attachment);
+        sink.send(attachment, StreamEvent::Deliver(delivery));
+    }
+
+    fn close(&self, attachment: u64, reason: CloseReason) {
+        let mut attachments = self.attachments.lock();
+        if let Some(sink) = attachments.remove(&attachment) {
+            self.metrics.consumers.set(attachments.len() as i64);
+            sink.send(attachment, StreamEvent::Close(reason));
+        }
+    }
+}
+
+impl Sink {
+    fn send(&self, attachment: u64, event: StreamEvent) {
+        if self.events.try_send((attachment, event)).is_err() {
+            // More events than credit allows, or gone: its consumers will attach anew, and say what they hold.
+            self.ended.cancel();
         }
     }
 }
@@ -120,12 +142,7 @@ impl EffectSink for Hub {
         for effect in effects {
             match effect {
                 Effect::Deliver { attachment, delivery, .. } => self.deliver(attachment, delivery),
-                Effect::CloseConsumer { attachment, reason, .. } => {
-                    if let Some(sink) = self.streams.lock().remove(&attachment) {
-                        // A full channel ends the stream all the same: the sender is dropped.
-                        let _ = sink.events.try_send(StreamEvent::Close(reason));
-                    }
-                }
+                Effect::CloseConsumer { attachment, reason, .. } => self.close(attachment, reason),
                 Effect::Wake { queue } => {
                     if let Some(waiter) = self.waiters.lock().get(&queue) {
                         waiter.notify_one();
@@ -144,14 +161,34 @@ impl EffectSink for Hub {
 }
 
 impl Subscription {
-    /// Waits for events and takes up to `limit` of them. Empty: the stream is to end, since this node does not
-    /// lead any more.
-    pub async fn next(&mut self, limit: usize) -> Vec<StreamEvent> {
+    /// Takes in a consumer, before its attach command is proposed.
+    pub fn add(&mut self, attachment: u64) {
+        self.attachments.insert(attachment);
+        let mut attachments = self.hub.attachments.lock();
+        attachments.insert(attachment, self.sink.clone());
+        self.hub.metrics.consumers.set(attachments.len() as i64);
+    }
+
+    /// Lets go of a consumer.
+    pub fn remove(&mut self, attachment: u64) {
+        self.attachments.remove(&attachment);
+        let mut attachments = self.hub.attachments.lock();
+        attachments.remove(&attachment);
+        self.hub.metrics.consumers.set(attachments.len() as i64);
+    }
+
+    /// Waits for events and takes up to `limit` of them, each with the attachment that it is about. Empty: the stream is
+    /// to end, since this node does not lead any more.
+    pub async fn next(&mut self, limit: usize) -> Vec<(u64, StreamEvent)> {
         let mut events = Vec::new();
-        self.events.recv_many(&mut events, limit).await;
-        for event in &events {
+        tokio::select! {
+            biased;
+            () = self.sink.ended.cancelled() => return events,
+            _ = self.events.recv_many(&mut events, limit) => {}
+        }
+        for (_, event) in &events {
             if let StreamEvent::Deliver(Delivery { message: Some(message), .. }) = event {
-                self.inline_bytes.fetch_sub(message.content.body.len(), Ordering::Relaxed);
+                self.sink.inline_bytes.fetch_sub(message.content.body.len(), Ordering::Relaxed);
             }
         }
         events
@@ -160,8 +197,9 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut streams = self.hub.streams.lock();
-        streams.remove(&self.attachment);
-        self.hub.metrics.streams.set(streams.len() as i64);
+        for attachment in std::mem::take(&mut self.attachments) {
+            self.remove(attachment);
+        }
+        self.hub.metrics.streams.dec();
     }
 }

@@ -17,8 +17,10 @@ const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the hub counts.
 pub struct HubMetrics {
-    /// Consumer streams on this node.
+    /// Streams of consumers on this node.
     pub streams: IntGauge,
+    /// Consumers that are attached by them.
+    pub consumers: IntGauge,
     /// From due to applied, on the leader.
     pub release_lateness: Histogram,
 }
@@ -26,7 +28,8 @@ pub struct HubMetrics {
 impl HubMetrics {
     /// Registers them.
     pub fn register(registry: &Registry) -> Result<HubMetrics, prometheus::Error> {
-        let streams = IntGauge::new("dwell_consumer_streams", "Consumer streams served by this node.")?;
+        let streams = IntGauge::new("dwell_consumer_streams", "Streams of consumers served by this node.")?;
+        let consumers = IntGauge::new("dwell_stream_consumers", "Consumers attached by these streams.")?;
         let release_lateness = Histogram::with_opts(
             HistogramOpts::new(
                 "dwell_release_lateness_seconds",
@@ -35,8 +38,9 @@ impl HubMetrics {
             .buckets(exponential_buckets(0.0005, 2.0, 18)?),
         )?;
         registry.register(Box::new(streams.clone()))?;
+        registry.register(Box::new(consumers.clone()))?;
         registry.register(Box::new(release_lateness.clone()))?;
-        Ok(HubMetrics { streams, release_lateness })
+        Ok(HubMetrics { streams, consumers, release_lateness })
     }
 }
 

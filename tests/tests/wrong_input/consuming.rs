@@ -1,8 +1,10 @@
 //! Consuming streams and receive calls.
 
 use dwell_proto::v1::consume_request::Request;
+use dwell_proto::v1::consume_response::Response;
 use dwell_proto::v1::{
-    Attach, ConsumeRequest, Lease, QueueSettings, ReceiveRequest, SetCredit, SettleAck, SettleExtend, SettleNack,
+    Attach, CloseConsumer, DetachConsumer, Lease, QueueSettings, ReceiveRequest, SetCredit, SettleAck, SettleExtend,
+    SettleNack,
 };
 use dwell_tests::raw::{RawClient, RawConsumer, lease_of, message};
 use tonic::Code;
@@ -59,14 +61,44 @@ async fn attaching(checks: &mut Checks, client: &mut RawClient) {
 }
 
 async fn first_requests(checks: &mut Checks, client: &mut RawClient) {
-    let ack = Request::Ack(SettleAck { request_id: 1, leases: vec![Lease::default()] });
-    for (what, request) in [("an ack", Some(ack)), ("nothing", None)] {
-        let result = RawConsumer::open(&mut client.messages, ConsumeRequest { request }).await;
+    let nothing = RawConsumer::open(&mut client.messages, None).await;
+    checks.refused("consume, first request is nothing", nothing, Code::InvalidArgument, "request");
+    for (what, request) in [
+        ("credit", Request::Credit(SetCredit { credit: 1 })),
+        ("close", Request::Close(CloseConsumer {})),
+        ("detach", Request::Detach(DetachConsumer {})),
+    ] {
+        let result = RawConsumer::open(&mut client.messages, Some(request)).await;
         checks.refused(&format!("consume, first request is {what}"), result, Code::InvalidArgument, "attach");
     }
     let mut consumer = client.attach(attach("")).await.unwrap();
     consumer.send(Request::Attach(attach(""))).await.unwrap();
     checks.refused("consume, attached twice", consumer.next().await, Code::InvalidArgument, "attach");
+    strangers(checks, client).await;
+}
+
+/// What is said of a consumer that the stream does not have disturbs none that it has.
+async fn strangers(checks: &mut Checks, client: &mut RawClient) {
+    let mut consumer = client.attach(attach("")).await.unwrap();
+    let ack = Request::Ack(SettleAck { request_id: 5, leases: vec![Lease::default()] });
+    consumer.send_as(8, ack).await.unwrap();
+    match consumer.next().await.unwrap() {
+        Response::Settled(settled) => {
+            checks.refused_within("ack of a stranger", settled.refused, Code::InvalidArgument, "consumer");
+        }
+        other => panic!("{other:?}"),
+    }
+    consumer.send_as(8, Request::Attach(Attach { credit: 0, ..attach("") })).await.unwrap();
+    checks.refused("a second consumer without credit", consumer.next().await, Code::InvalidArgument, "credit");
+    // Ten have used the stream's credit up.
+    for number in 10..19 {
+        consumer.send_as(number, Request::Attach(Attach { credit: 10_000, ..attach("") })).await.unwrap();
+        assert!(matches!(consumer.next().await.unwrap(), Response::Attached(_)));
+    }
+    consumer.send_as(19, Request::Attach(Attach { credit: 10_000, ..attach("") })).await.unwrap();
+    checks.refused("credit of a stream", consumer.next().await, Code::InvalidArgument, "100000");
+    checks.equal("the first goes on", consumer.ack(vec![Lease::default()]).await.unwrap().lost.len(), 1);
+    consumer.close().await.unwrap();
 }
 
 async fn identities(checks: &mut Checks, client: &mut RawClient) {

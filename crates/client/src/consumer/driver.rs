@@ -8,15 +8,14 @@ use dwell_proto::v1::consume_request::Request;
 use dwell_proto::v1::consume_response::Response;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
 use super::Command;
 use super::link::Link;
-use super::settling::{REQUESTS_MAX, Settling};
+use super::settling::Settling;
+use super::shared::ConsumerStream;
 use crate::backoff::Backoff;
 use crate::call::{Core, describe, retry_after};
-use crate::client::messages;
 use crate::connections::Connection;
 use crate::error::{Error, is_transient};
 
@@ -25,9 +24,6 @@ use crate::error::{Error, is_transient};
 const STRAY_ATTACH: Duration = Duration::from_secs(10);
 /// Commands that are taken before anything is sent.
 const STRIDE: usize = 1024;
-/// Room for the requests of one stream that are not yet on the network: the attach, more settlements than
-/// one round makes, the close.
-const OUTBOUND: usize = 256;
 
 /// What the consumer attaches with.
 #[derive(Debug)]
@@ -51,13 +47,6 @@ pub(super) struct Driver {
     stray_attach_until: Option<Instant>,
     /// The stream was moved to the leader and has brought nothing since: it is not moved again.
     moved: bool,
-}
-
-/// An attached stream.
-struct Stream {
-    connection: Connection,
-    outbound: mpsc::Sender<v1::ConsumeRequest>,
-    responses: Streaming<v1::ConsumeResponse>,
 }
 
 /// Why there is no stream.
@@ -130,7 +119,7 @@ impl Driver {
         }
     }
 
-    async fn attach_until_deadline(&mut self) -> Result<Stream, Error> {
+    async fn attach_until_deadline(&mut self) -> Result<ConsumerStream, Error> {
         let deadline = Instant::now() + self.core.options.retry_deadline;
         let mut perhaps_attached = false;
         loop {
@@ -153,8 +142,8 @@ impl Driver {
         }
     }
 
-    /// One attempt: opens a stream, and waits for `Attached`.
-    async fn attach(&mut self) -> Result<Stream, Failure> {
+    /// One attempt: joins a stream, and waits for `Attached`.
+    async fn attach(&mut self) -> Result<ConsumerStream, Failure> {
         let connection = self.core.connect_for_stream().await;
         let connection = connection.map_err(|reason| Failure::Transient { sent: false, reason, hint: None })?;
         let patience = self.core.options.attempt_timeout;
@@ -169,8 +158,7 @@ impl Driver {
         }
     }
 
-    async fn attach_to(&mut self, connection: Connection) -> Result<Stream, Status> {
-        let (outbound, requests) = mpsc::channel(OUTBOUND);
+    async fn attach_to(&mut self, connection: Connection) -> Result<ConsumerStream, Status> {
         let attach = v1::Attach {
             namespace: String::new(),
             queue: self.attachment.queue.clone(),
@@ -179,19 +167,15 @@ impl Driver {
             session_timeout_ms: self.attachment.session_timeout_ms,
             holding: self.link.holding(),
         };
-        let attach = v1::ConsumeRequest { request: Some(Request::Attach(attach)) };
-        outbound.try_send(attach).map_err(|_| Status::internal("the stream's channel has no room"))?;
-        let response = messages(connection.channel.clone()).consume(ReceiverStream::new(requests)).await?;
-        self.core.directory.observe(response.metadata());
-        let mut responses = response.into_inner();
-        let attached = match responses.message().await?.and_then(|response| response.response) {
+        let mut stream = self.core.consumer_streams.attach(&self.core, connection, attach);
+        let attached = match stream.response().await? {
             Some(Response::Attached(attached)) => attached,
             Some(_) => return Err(Status::internal("the first response is not `attached`")),
-            None => return Err(Status::unavailable("the server ended the stream")),
+            None => return Err(Status::unavailable("the server ended the consumer")),
         };
         self.link.lost(&attached.lost);
         self.settling.lost(&self.link, &attached.lost);
-        Ok(Stream { connection, outbound, responses })
+        Ok(stream)
     }
 
     fn attach_failed(&mut self, connection: &Connection, status: &Status) -> Failure {
@@ -208,38 +192,33 @@ impl Driver {
         status.code() == Code::Aborted && self.stray_attach_until.is_some_and(|until| Instant::now() < until)
     }
 
-    async fn serve(&mut self, stream: Stream) -> End {
-        let Stream { connection, outbound, mut responses } = stream;
+    async fn serve(&mut self, mut stream: ConsumerStream) -> End {
+        let connection = stream.connection().clone();
         let leader = self.core.directory.leader();
         if !self.moved && leader.is_some_and(|leader| leader != connection.address) {
             self.moved = true;
             return End::Moved;
         }
-        // Dropped once nothing more is to be sent.
-        let mut outbound = Some(outbound);
+        // Nothing more is to be sent.
+        let mut said_all = false;
         let mut commands = Vec::with_capacity(STRIDE);
         loop {
-            if let Some(open) = &outbound
-                && !self.send(open)
-            {
-                outbound = None;
+            if !said_all {
+                said_all = self.send(&stream);
             }
             tokio::select! {
-                response = responses.message() => match response {
+                response = stream.response() => match response {
                     Ok(Some(response)) => {
                         if let Err(reason) = self.take(response) {
                             self.core.directory.not_ready(&connection.address);
                             return End::Broken(format!("{}: {reason}", connection.address));
                         }
                     }
-                    Ok(None) if self.closing.is_some() && outbound.is_none() => return End::Closed,
-                    Ok(None) => {
-                        self.core.directory.not_ready(&connection.address);
-                        return End::Broken(format!("{}: the server ended the stream", connection.address));
-                    }
+                    Ok(None) if said_all => return End::Closed,
+                    Ok(None) => return End::Broken(format!("{}: the consumer's end of the stream is gone", connection.address)),
                     Err(status) => return self.stream_failed(&connection, &status),
                 },
-                count = self.commands.recv_many(&mut commands, STRIDE), if outbound.is_some() => {
+                count = self.commands.recv_many(&mut commands, STRIDE), if !said_all => {
                     // The link, which this task shares, holds a sender: the channel does not end before it.
                     if count == 0 {
                         return End::Closed;
@@ -257,33 +236,28 @@ impl Driver {
         }
     }
 
-    /// Sends what waits. False if that was the last: the consumer closes.
-    fn send(&mut self, outbound: &mpsc::Sender<v1::ConsumeRequest>) -> bool {
-        // A round makes few requests, and only while few are under way: see `OUTBOUND`. Should one find no
-        // room, the stream's end brings it back.
-        let send = |request| {
-            let _ = outbound.try_send(v1::ConsumeRequest { request: Some(request) });
-        };
-        self.settling.requests().into_iter().for_each(send);
+    /// Sends what waits. True if that was the last: the consumer closes.
+    fn send(&mut self, stream: &ConsumerStream) -> bool {
+        self.settling.requests().into_iter().for_each(|request| stream.send(request));
         let last = self.closing.is_some() && self.settling.is_empty();
         if last {
-            send(Request::Close(v1::CloseConsumer {}));
+            stream.send(Request::Close(v1::CloseConsumer {}));
         }
-        !last
+        last
     }
 
-    fn take(&mut self, response: v1::ConsumeResponse) -> Result<(), String> {
+    fn take(&mut self, response: Response) -> Result<(), String> {
         self.backoff.reset();
         self.moved = false;
-        match response.response {
-            Some(Response::Deliveries(deliveries)) => {
+        match response {
+            Response::Deliveries(deliveries) => {
                 if self.closing.is_none() {
                     self.link.deliver(deliveries.deliveries);
                 }
                 Ok(())
             }
-            Some(Response::Settled(settled)) => self.settling.settled(&self.link, settled),
-            Some(Response::Attached(_)) | None => Ok(()),
+            Response::Settled(settled) => self.settling.settled(&self.link, settled),
+            Response::Attached(_) | Response::Ended(_) => Ok(()),
         }
     }
 
@@ -295,5 +269,3 @@ impl Driver {
         End::Final(Error::from_status(status))
     }
 }
-
-const _: () = assert!(OUTBOUND > 2 + REQUESTS_MAX, "the attach, all settlements under way, and the close fit");

@@ -47,6 +47,17 @@ impl<Q, R> Session<Q, R> {
     }
 }
 
+impl ConsumeSession {
+    /// The next request, which must be an attach, and the number of the consumer.
+    pub async fn attach(&mut self) -> (u32, v1::Attach) {
+        let request = self.request().await;
+        match request.request {
+            Some(v1::consume_request::Request::Attach(attach)) => (request.consumer, attach),
+            other => panic!("not an attach: {other:?}"),
+        }
+    }
+}
+
 pub type PublishSession = Session<v1::PublishStreamRequest, v1::PublishStreamResponse>;
 pub type ConsumeSession = Session<v1::ConsumeRequest, v1::ConsumeResponse>;
 
@@ -129,13 +140,12 @@ impl FakeNode {
         self.published.recv().await.expect("a publish stream")
     }
 
-    /// The next consume stream, and what it attaches with.
+    /// The next consume stream, and what its first consumer, which is number 1, attaches with.
     pub async fn consume_session(&mut self) -> (ConsumeSession, v1::Attach) {
         let mut session = self.consumed.recv().await.expect("a consume stream");
-        match session.request().await.request {
-            Some(v1::consume_request::Request::Attach(attach)) => (session, attach),
-            other => panic!("the first request is {other:?}"),
-        }
+        let (number, attach) = session.attach().await;
+        assert_eq!(number, 1);
+        (session, attach)
     }
 
     /// Breaks all connections, as a killed process does.

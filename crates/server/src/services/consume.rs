@@ -1,311 +1,444 @@
-//! Consuming over one stream: deliveries out as the machine grants them, settlements in.
+//! Consuming over a stream that many consumers share: deliveries out as the machine grants them, settlements in.
 
-use std::pin::pin;
-use std::time::Duration;
+mod attachment;
+mod batch;
+mod consumer;
 
-use dwell_consensus::leadership::Leadership;
+use std::collections::HashMap;
+
 use dwell_consensus::proposer::{Hurry, PendingReply};
-use dwell_machine::{Attach, Command, Detach, Reply, SetCredit};
+use dwell_machine::{CloseReason, Command, Reply, SetCredit};
 use dwell_proto::v1;
 use dwell_proto::v1::consume_request::Request as ConsumerRequest;
 use dwell_proto::v1::consume_response::Response as ConsumerResponse;
-use futures::StreamExt;
-use futures::future::{BoxFuture, FusedFuture, FutureExt};
-use futures::stream::FuturesOrdered;
+use futures::future::{BoxFuture, FutureExt, join_all};
+use futures::stream::{BoxStream, FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use self::attachment::Attached;
+use self::batch::Batch;
+use self::consumer::{Phase, StreamConsumer};
 use super::deliveries::leases_of;
 use super::publish_stream::failure_of;
 use super::{Services, accepted};
-use crate::hub::{StreamEvent, Subscription};
+use crate::hub::{STREAM_CONSUMERS_MAX, STREAM_CREDIT_MAX, StreamEvent, Subscription};
 use crate::status::{Invalid, RequestError, unavailable};
 use crate::validate;
 
-/// Settlements of a stream that may be under way; the server reads no further until then.
-const SETTLEMENTS_MAX: usize = 256;
-/// Events taken from the hub at once.
-const EVENTS_MAX: usize = 256;
-/// A response takes no further delivery once it holds this many body bytes.
-const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
-/// Responses waiting for the client to read them.
-const RESPONSES_MAX: usize = 4;
-/// Between attempts to detach a consumer while the leader cannot reach the others.
-const DETACH_RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Leases in settlements that may be under way; the server reads no further until then. One request may hold as many.
+const SETTLING_LEASES_MAX: usize = 10_000;
+/// Events taken from the hub, requests read and answers gathered before what came of them is sent.
+const STRIDE: usize = 1024;
+/// Batches of responses waiting for the client to read them.
+const BATCHES_MAX: usize = 4;
 
-type Response = Result<v1::ConsumeResponse, Status>;
-type Settlement = BoxFuture<'static, Result<v1::Settled, Status>>;
+pub(super) type ConsumeResponses = BoxStream<'static, Result<v1::ConsumeResponse, Status>>;
 
 impl Services {
-    pub(super) async fn open_consume_stream(
-        &self,
-        mut requests: Streaming<v1::ConsumeRequest>,
-    ) -> Result<ReceiverStream<Response>, RequestError> {
-        let first = requests.message().await.ok().flatten().and_then(|request| request.request);
-        let Some(ConsumerRequest::Attach(attach)) = first else {
-            let problem = "must be `attach` in the first request of the stream".to_owned();
-            return Err(Invalid { field: "request".into(), problem }.into());
-        };
-        let mut attach = validate::attach(attach)?;
-        attach.attachment = rand::random();
-        if attach.consumer_id.is_empty() {
-            attach.consumer_id = format!("{:032x}", rand::random::<u128>());
-        }
-        let (responses, receiver) = mpsc::channel(RESPONSES_MAX);
-        // In a task of its own: a client that goes away cancels this call, and must be detached all the same.
-        let (opened, attached) = tokio::sync::oneshot::channel();
-        tokio::spawn(self.clone().serve_consumer(attach, requests, responses, opened));
-        attached.await.unwrap_or(Err(RequestError::UnexpectedReply))?;
-        Ok(ReceiverStream::new(receiver))
-    }
-
-    async fn serve_consumer(
-        self,
-        attach: Attach,
-        requests: Streaming<v1::ConsumeRequest>,
-        responses: mpsc::Sender<Response>,
-        opened: tokio::sync::oneshot::Sender<Result<(), RequestError>>,
-    ) {
-        let attachment = attach.attachment;
-        let (queue, consumer_id) = (attach.queue.clone(), attach.consumer_id.clone());
-        let holding = Holding { credit: attach.credit, leases: attach.holding.len(), in_groups: false };
-        let subscription = self.hub.subscribe(attachment);
-        let mut attaching = pin!(self.group.proposer.propose(Command::Attach(attach)).fuse());
-        let attached = self.in_tenure(&mut attaching).await.and_then(accepted);
-        let term = self.group.leadership.borrow().term;
-        let (consumer, resumed, lost) = match attached {
-            Ok(Reply::Attached { consumer, resumed, lost }) => (consumer, resumed, lost),
-            outcome => {
-                let _ = opened.send(Err(outcome.err().unwrap_or(RequestError::UnexpectedReply)));
-                // Nobody waits for it any more, but it may come about yet.
-                if !attaching.is_terminated()
-                    && let Ok(Reply::Attached { consumer, .. }) = attaching.await
-                {
-                    let term = self.group.leadership.borrow().term;
-                    self.detach(Detach { consumer, attachment, close: false }, term).await;
-                }
-                return;
-            }
-        };
-        let _ = opened.send(Ok(()));
-        tracing::debug!(%queue, %consumer_id, resumed, "consumer attached");
-        let attached = v1::Attached { consumer_id: consumer_id.clone(), resumed, lost: leases_of(lost) };
-        let mut stream = ConsumerStream {
+    pub(super) fn open_consume_stream(&self, requests: Streaming<v1::ConsumeRequest>) -> ConsumeResponses {
+        let (responses, receiver) = mpsc::channel(BATCHES_MAX);
+        let stream = ConsumerStream {
             services: self.clone(),
-            consumer,
-            attachment,
-            queue,
-            holding,
-            subscription,
+            subscription: self.hub.subscribe(),
+            consumers: HashMap::new(),
+            numbers: HashMap::new(),
+            pending: FuturesUnordered::new(),
+            settling_leases: 0,
+            batch: Batch::default(),
             responses,
-            settlements: FuturesOrdered::new(),
         };
-        let end = match stream.respond(ConsumerResponse::Attached(attached)).await {
-            Ok(()) => stream.serve(requests).await,
-            Err(end) => end,
-        };
-        if let StreamEnd::Failed(status) = &end {
-            let _ = stream.responses.send(Err(status.clone())).await;
-        }
-        let close = matches!(end, StreamEnd::Closed);
-        tracing::debug!(%consumer_id, close, "consumer detached");
-        self.detach(Detach { consumer, attachment, close }, term).await;
+        // A task of its own: a client that goes away cancels this call, and its consumers must be detached all the same.
+        tokio::spawn(stream.run(requests));
+        ReceiverStream::new(receiver).flat_map(futures::stream::iter).boxed()
     }
+}
 
-    /// Detaches a consumer that was attached by the term `term`. A leader that cannot reach the others refuses that, and
-    /// may lead on in the same term when it can again: then it would send to nobody what falls to the consumer. Every
-    /// other leadership begins with detaching all.
-    async fn detach(&self, detach: Detach, term: u64) {
-        let mut leadership = self.group.leadership.clone();
-        let own_id = self.group.node_id;
-        let is_another = |now: &Leadership| {
-            now.term != term || now.leader.as_ref().is_some_and(|(leader_id, _)| *leader_id != own_id)
-        };
-        while self.group.proposer.propose(Command::Detach(detach.clone())).await.is_err() {
-            // An error means that the group has stopped.
-            if tokio::time::timeout(DETACH_RETRY_PAUSE, leadership.wait_for(is_another)).await.is_ok() {
-                return;
-            }
-        }
-    }
+struct ConsumerStream {
+    services: Services,
+    subscription: Subscription,
+    /// By the number that the client gave each.
+    consumers: HashMap<u32, StreamConsumer>,
+    /// The numbers, by attachment.
+    numbers: HashMap<u64, u32>,
+    pending: FuturesUnordered<BoxFuture<'static, Done>>,
+    settling_leases: usize,
+    batch: Batch,
+    responses: mpsc::Sender<batch::Responses>,
+}
+
+/// Something that was waited for.
+enum Done {
+    Attached { number: u32, attachment: u64, outcome: Result<Attached, RequestError> },
+    Settled { number: u32, leases: usize, outcome: Result<v1::Settled, Status> },
+    CreditSet { number: u32, attachment: u64, credit: u32, outcome: Result<Reply, RequestError> },
+    Detached { number: u32 },
 }
 
 /// Why a stream ended.
 enum StreamEnd {
-    /// The client closed its consumer.
-    Closed,
     /// The client is gone, or has no more to say.
     Gone,
     /// To be told to the client.
     Failed(Status),
 }
 
-struct ConsumerStream {
-    services: Services,
-    consumer: u64,
-    attachment: u64,
-    queue: String,
-    holding: Holding,
-    subscription: Subscription,
-    responses: mpsc::Sender<Response>,
-    settlements: FuturesOrdered<Settlement>,
-}
-
-/// What the client holds, as far as this stream has seen.
-struct Holding {
-    credit: u32,
-    /// Some may have ended otherwise since: then what follows errs on the side of hurry.
-    leases: usize,
-    /// A message of an ordering group was among them.
-    in_groups: bool,
-}
-
-impl Holding {
-    /// A settlement is in a hurry if another delivery may wait for it: that of the group's next message, or one for
-    /// which the client's credit does not last. Otherwise it need not have a log entry of its own.
-    fn hurry(&self) -> Hurry {
-        let credit_is_short = self.leases.saturating_mul(2) >= self.credit as usize;
-        if self.in_groups || credit_is_short { Hurry::Now } else { Hurry::None }
-    }
-}
-
 impl ConsumerStream {
+    async fn run(mut self, requests: Streaming<v1::ConsumeRequest>) {
+        if let StreamEnd::Failed(status) = self.serve(requests).await {
+            self.batch.fail(status);
+            let _ = self.flush().await;
+        }
+        // Those that are attaching are detached by who attaches them: nobody takes the outcome any more.
+        let attached = std::mem::take(&mut self.consumers).into_values().filter_map(StreamConsumer::attached);
+        let detaching: Vec<_> = attached.map(|attached| self.services.detach(attached, false)).collect();
+        join_all(detaching).await;
+    }
+
     async fn serve(&mut self, mut requests: Streaming<v1::ConsumeRequest>) -> StreamEnd {
         loop {
             let step = tokio::select! {
-                Some(settled) = self.settlements.next() => match settled {
-                    Ok(settled) => self.respond(ConsumerResponse::Settled(settled)).await,
-                    Err(status) => Err(StreamEnd::Failed(status)),
-                },
-                request = requests.message(), if self.settlements.len() < SETTLEMENTS_MAX => match request {
-                    Ok(Some(request)) => self.request(request.request).await,
-                    Ok(None) | Err(_) => Err(StreamEnd::Gone),
-                },
-                events = self.subscription.next(EVENTS_MAX) => self.events(events).await,
+                Some(done) = self.pending.next() => self.take_done(done),
+                request = requests.message(), if self.settling_leases < SETTLING_LEASES_MAX => {
+                    self.take_requests(request, &mut requests).await
+                }
+                events = self.subscription.next(STRIDE) => self.take_events(events).await,
                 () = self.responses.closed() => Err(StreamEnd::Gone),
             };
-            if let Err(end) = step {
+            // What was put together before the end is sent all the same.
+            let flushed = self.flush().await;
+            if let Err(end) = step.and(flushed) {
                 return end;
             }
         }
     }
 
-    async fn respond(&mut self, response: ConsumerResponse) -> Result<(), StreamEnd> {
-        let response = v1::ConsumeResponse { response: Some(response) };
-        self.responses.send(Ok(response)).await.map_err(|_| StreamEnd::Gone)
+    /// Sends what was put together.
+    async fn flush(&mut self) -> Result<(), StreamEnd> {
+        match self.batch.take() {
+            Some(responses) => self.responses.send(responses).await.map_err(|_| StreamEnd::Gone),
+            None => Ok(()),
+        }
     }
 
-    async fn request(&mut self, request: Option<ConsumerRequest>) -> Result<(), StreamEnd> {
-        let queue = self.queue.clone();
-        let mut hurry = Hurry::Now;
-        let (request_id, command) = match request {
+    fn take_done(&mut self, first: Done) -> Result<(), StreamEnd> {
+        self.done(first)?;
+        for _ in 1..STRIDE {
+            let Some(Some(done)) = self.pending.next().now_or_never() else { break };
+            self.done(done)?;
+        }
+        Ok(())
+    }
+
+    fn done(&mut self, done: Done) -> Result<(), StreamEnd> {
+        match done {
+            Done::Attached { number, attachment, outcome } => self.attached(number, attachment, outcome),
+            Done::Settled { number, leases, outcome } => {
+                self.settling_leases -= leases;
+                let settled = outcome.map_err(StreamEnd::Failed)?;
+                self.batch.push(number, ConsumerResponse::Settled(settled));
+                Ok(())
+            }
+            Done::CreditSet { number, attachment, credit, outcome } => {
+                let Some(consumer) = self.consumer_of(number, attachment) else { return Ok(()) };
+                match outcome {
+                    Ok(_) => consumer.holding.credit = credit,
+                    Err(error) => self.end(number, Some(failure_of(error))),
+                }
+                Ok(())
+            }
+            Done::Detached { number } => {
+                let ended = v1::ConsumerEnded { failure: None };
+                self.batch.push(number, ConsumerResponse::Ended(ended));
+                Ok(())
+            }
+        }
+    }
+
+    fn consumer_of(&mut self, number: u32, attachment: u64) -> Option<&mut StreamConsumer> {
+        self.consumers.get_mut(&number).filter(|consumer| consumer.attachment == attachment)
+    }
+
+    async fn take_requests(
+        &mut self,
+        first: Result<Option<v1::ConsumeRequest>, Status>,
+        requests: &mut Streaming<v1::ConsumeRequest>,
+    ) -> Result<(), StreamEnd> {
+        let mut next = first;
+        for _ in 0..STRIDE {
+            let Ok(Some(request)) = next else { return Err(StreamEnd::Gone) };
+            self.request(request).await?;
+            if self.settling_leases >= SETTLING_LEASES_MAX {
+                break;
+            }
+            match requests.message().now_or_never() {
+                Some(message) => next = message,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    async fn request(&mut self, request: v1::ConsumeRequest) -> Result<(), StreamEnd> {
+        let number = request.consumer;
+        match request.request {
+            Some(ConsumerRequest::Attach(attach)) => return self.attach(number, attach),
             Some(ConsumerRequest::Ack(ack)) => {
-                hurry = self.holding.hurry();
-                self.holding.leases = self.holding.leases.saturating_sub(ack.leases.len());
-                (ack.request_id, validate::ack(queue, ack.leases).map(Command::Ack))
+                let hurry = self.consumers.get_mut(&number).map(|consumer| consumer.holding.settle(ack.leases.len()));
+                let count = ack.leases.len();
+                let command = |queue| validate::ack(queue, ack.leases).map(Command::Ack);
+                self.settle(number, ack.request_id, count, hurry.unwrap_or(Hurry::Now), command).await;
             }
             Some(ConsumerRequest::Nack(nack)) => {
-                let command = validate::nack(queue, nack.leases, nack.delay_ms, nack.reject);
-                (nack.request_id, command.map(Command::Nack))
+                let count = nack.leases.len();
+                let command = |queue| validate::nack(queue, nack.leases, nack.delay_ms, nack.reject).map(Command::Nack);
+                self.settle(number, nack.request_id, count, Hurry::Now, command).await;
             }
             Some(ConsumerRequest::Extend(extend)) => {
-                let command = validate::extend(queue, extend.leases, extend.lease_timeout_ms);
-                (extend.request_id, command.map(Command::Extend))
+                let count = extend.leases.len();
+                let command =
+                    |queue| validate::extend(queue, extend.leases, extend.lease_timeout_ms).map(Command::Extend);
+                self.settle(number, extend.request_id, count, Hurry::Now, command).await;
             }
-            Some(ConsumerRequest::Credit(credit)) => return self.set_credit(credit.credit).await,
-            Some(ConsumerRequest::Close(_)) => return Err(StreamEnd::Closed),
-            Some(ConsumerRequest::Attach(_)) | None => {
-                let problem = "must not be `attach`, nor empty, after the first request".to_owned();
-                let error = RequestError::from(Invalid { field: "request".into(), problem });
-                return Err(StreamEnd::Failed(error.into()));
+            Some(ConsumerRequest::Credit(credit)) => return self.set_credit(number, credit.credit),
+            Some(ConsumerRequest::Close(_)) => self.leave(number, true),
+            Some(ConsumerRequest::Detach(_)) => self.leave(number, false),
+            None => return Err(StreamEnd::Failed(invalid("request", "must not be empty").into())),
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, number: u32, attach: v1::Attach) -> Result<(), StreamEnd> {
+        if self.consumers.contains_key(&number) {
+            let problem = format!("{number} is attached already, and must not `attach` again");
+            return Err(StreamEnd::Failed(invalid("consumer", problem).into()));
+        }
+        let mut attach = match validate::attach(attach).and_then(|attach| self.admit(attach)) {
+            Ok(attach) => attach,
+            Err(error) => {
+                self.end(number, Some(failure_of(error.into())));
+                return Ok(());
             }
+        };
+        attach.attachment = rand::random();
+        if attach.consumer_id.is_empty() {
+            attach.consumer_id = format!("{:032x}", rand::random::<u128>());
+        }
+        let attachment = attach.attachment;
+        self.subscription.add(attachment);
+        self.numbers.insert(attachment, number);
+        self.consumers.insert(number, StreamConsumer::attaching(&attach));
+        let attaching = self.services.attach(attach);
+        let attaching = attaching.map(move |outcome| Done::Attached { number, attachment, outcome });
+        self.pending.push(attaching.boxed());
+        Ok(())
+    }
+
+    /// Looks whether the stream takes one more consumer.
+    fn admit(&self, attach: dwell_machine::Attach) -> Result<dwell_machine::Attach, Invalid> {
+        if self.consumers.len() >= STREAM_CONSUMERS_MAX {
+            return Err(invalid_field("consumer", format!("is one too many: a stream takes {STREAM_CONSUMERS_MAX}")));
+        }
+        self.admit_credit("attach.credit", attach.credit)?;
+        Ok(attach)
+    }
+
+    fn admit_credit(&self, field: &str, more: u32) -> Result<(), Invalid> {
+        let credit: usize = self.consumers.values().map(|consumer| consumer.holding.credit as usize).sum();
+        if credit + more as usize > STREAM_CREDIT_MAX {
+            let problem = format!("is too much: a stream's consumers have {STREAM_CREDIT_MAX} together, at most");
+            return Err(invalid_field(field, problem));
+        }
+        Ok(())
+    }
+
+    fn attached(
+        &mut self,
+        number: u32,
+        attachment: u64,
+        outcome: Result<Attached, RequestError>,
+    ) -> Result<(), StreamEnd> {
+        if self.consumer_of(number, attachment).is_none() {
+            // The client has let go of it meanwhile.
+            self.detach(number, outcome.ok(), false);
+            return Ok(());
+        }
+        let attached = match outcome {
+            Ok(attached) => attached,
+            Err(error) => {
+                self.end(number, Some(failure_of(error)));
+                return Ok(());
+            }
+        };
+        let Some(consumer) = self.consumers.get_mut(&number) else { return Ok(()) };
+        tracing::debug!(
+            queue = consumer.queue,
+            consumer_id = consumer.consumer_id,
+            attached.resumed,
+            "consumer attached"
+        );
+        let response = v1::Attached {
+            consumer_id: consumer.consumer_id.clone(),
+            resumed: attached.resumed,
+            lost: leases_of(attached.lost.clone()),
+        };
+        let early = consumer.attach(attached);
+        self.batch.push(number, ConsumerResponse::Attached(response));
+        for event in early {
+            self.event(number, event)?;
+        }
+        Ok(())
+    }
+
+    async fn settle(
+        &mut self,
+        number: u32,
+        request_id: u64,
+        leases: usize,
+        hurry: Hurry,
+        command: impl FnOnce(String) -> Result<Command, Invalid>,
+    ) {
+        let command = match self.consumers.get(&number) {
+            Some(consumer) => command(consumer.queue.clone()),
+            None => Err(not_attached(number)),
         };
         match command {
             Ok(command) => {
                 let pending = self.services.group.proposer.submit(command, hurry).await;
-                self.settlements.push_back(settlement(request_id, pending).boxed());
+                let settlement = settlement(request_id, pending);
+                self.settling_leases += leases;
+                self.pending.push(settlement.map(move |outcome| Done::Settled { number, leases, outcome }).boxed());
             }
             Err(error) => {
                 let settled = v1::Settled { request_id, refused: Some(failure_of(error.into())), ..Default::default() };
-                self.settlements.push_back(std::future::ready(Ok(settled)).boxed());
+                self.batch.push(number, ConsumerResponse::Settled(settled));
             }
         }
+    }
+
+    fn set_credit(&mut self, number: u32, credit: u32) -> Result<(), StreamEnd> {
+        let Some(consumer) = self.consumers.get(&number) else {
+            self.end(number, Some(failure_of(not_attached(number).into())));
+            return Ok(());
+        };
+        let (attachment, old) = (consumer.attachment, consumer.holding.credit);
+        let Phase::Attached(attached) = &consumer.phase else {
+            let problem = format!("{number} is still attaching: it has the credit that it attaches with");
+            return Err(StreamEnd::Failed(invalid("consumer", problem).into()));
+        };
+        let command = SetCredit { consumer: attached.consumer, attachment, credit };
+        let checked = validate::credit("credit", credit);
+        if let Err(error) = checked.and_then(|credit| self.admit_credit("credit", credit.saturating_sub(old))) {
+            self.end(number, Some(failure_of(error.into())));
+            return Ok(());
+        }
+        let services = self.services.clone();
+        let setting = async move { services.propose(Command::SetCredit(command)).await };
+        let done = setting.map(move |outcome| Done::CreditSet { number, attachment, credit, outcome });
+        self.pending.push(done.boxed());
         Ok(())
     }
 
-    async fn set_credit(&mut self, credit: u32) -> Result<(), StreamEnd> {
-        let failed = |error: RequestError| StreamEnd::Failed(error.into());
-        let credit = validate::credit("credit", credit).map_err(|error| failed(error.into()))?;
-        let command = SetCredit { consumer: self.consumer, attachment: self.attachment, credit };
-        self.services.propose(Command::SetCredit(command)).await.map_err(failed)?;
-        self.holding.credit = credit;
-        Ok(())
+    /// The client ends a consumer.
+    fn leave(&mut self, number: u32, close: bool) {
+        let Some(consumer) = self.remove(number) else {
+            return self.end(number, Some(failure_of(not_attached(number).into())));
+        };
+        // One that is still attaching is detached when that is done.
+        if let Phase::Attached(attached) = consumer.phase {
+            self.detach(number, Some(attached), close);
+        }
     }
 
-    async fn events(&mut self, events: Vec<StreamEvent>) -> Result<(), StreamEnd> {
+    /// Detaches a consumer that the client ended, and says so when that is done.
+    fn detach(&mut self, number: u32, attached: Option<Attached>, close: bool) {
+        let services = self.services.clone();
+        let detaching = async move {
+            if let Some(attached) = attached {
+                services.detach(attached, close).await;
+            }
+            Done::Detached { number }
+        };
+        self.pending.push(detaching.boxed());
+    }
+
+    /// A consumer has ended, and the client is to hear of it.
+    fn end(&mut self, number: u32, failure: Option<v1::Failure>) {
+        if let Some(attached) = self.remove(number).and_then(StreamConsumer::attached) {
+            let services = self.services.clone();
+            tokio::spawn(async move { services.detach(attached, false).await });
+        }
+        self.batch.push(number, ConsumerResponse::Ended(v1::ConsumerEnded { failure }));
+    }
+
+    fn remove(&mut self, number: u32) -> Option<StreamConsumer> {
+        let consumer = self.consumers.remove(&number)?;
+        self.numbers.remove(&consumer.attachment);
+        self.subscription.remove(consumer.attachment);
+        Some(consumer)
+    }
+
+    async fn take_events(&mut self, events: Vec<(u64, StreamEvent)>) -> Result<(), StreamEnd> {
         if events.is_empty() {
             return Err(StreamEnd::Failed(unavailable("this node is not the leader any more")));
         }
-        let mut deliveries = Vec::new();
-        let mut bytes = 0;
-        for event in events {
-            match event {
-                StreamEvent::Deliver(delivery) => {
-                    let delivery = self.services.delivery(&self.queue, delivery);
-                    let delivery = delivery.map_err(|error| StreamEnd::Failed(error.into()))?;
-                    let Some(delivery) = delivery else { continue };
-                    bytes += delivery.message.as_ref().map_or(0, |message| message.body.len());
-                    self.holding.leases += 1;
-                    self.holding.in_groups |= !delivery.group.is_empty();
-                    deliveries.push(delivery);
-                    if bytes >= RESPONSE_BYTES_MAX {
-                        bytes = 0;
-                        self.send(std::mem::take(&mut deliveries)).await?;
-                    }
-                }
-                StreamEvent::Close(reason) => {
-                    self.send(deliveries).await?;
-                    return Err(StreamEnd::Failed(closed(&self.queue, reason)));
-                }
+        for (attachment, event) in events {
+            let Some(&number) = self.numbers.get(&attachment) else { continue };
+            self.event(number, event)?;
+            if self.batch.is_full() {
+                self.flush().await?;
             }
         }
-        self.send(deliveries).await
+        Ok(())
     }
 
-    async fn send(&mut self, deliveries: Vec<v1::Delivery>) -> Result<(), StreamEnd> {
-        if deliveries.is_empty() {
+    fn event(&mut self, number: u32, event: StreamEvent) -> Result<(), StreamEnd> {
+        let Some(consumer) = self.consumers.get_mut(&number) else { return Ok(()) };
+        if let Phase::Attaching { early } = &mut consumer.phase {
+            early.push(event);
             return Ok(());
         }
-        self.respond(ConsumerResponse::Deliveries(v1::Deliveries { deliveries })).await
+        match event {
+            StreamEvent::Deliver(delivery) => {
+                let delivery = self.services.delivery(&consumer.queue, delivery);
+                let Some(delivery) = delivery.map_err(|error| StreamEnd::Failed(error.into()))? else { return Ok(()) };
+                consumer.holding.take(&delivery);
+                self.batch.deliver(number, delivery);
+            }
+            StreamEvent::Close(reason) => {
+                let status = closed(&consumer.queue, reason);
+                let failure = v1::Failure { code: status.code() as i32, message: status.message().to_owned() };
+                self.end(number, Some(failure));
+            }
+        }
+        Ok(())
     }
 }
 
 async fn settlement(request_id: u64, pending: PendingReply) -> Result<v1::Settled, Status> {
-    match super::accepted(pending.wait().await.map_err(RequestError::from)?) {
+    match accepted(pending.wait().await.map_err(RequestError::from)?) {
         Ok(Reply::Settled { lost }) => Ok(v1::Settled { request_id, lost: leases_of(lost), refused: None }),
         Ok(_) => Err(RequestError::UnexpectedReply.into()),
         Err(error) => Ok(v1::Settled { request_id, refused: Some(failure_of(error)), ..Default::default() }),
     }
 }
 
-fn closed(queue: &str, reason: dwell_machine::CloseReason) -> Status {
+fn closed(queue: &str, reason: CloseReason) -> Status {
     match reason {
-        dwell_machine::CloseReason::Displaced => Status::aborted("another stream attached with the same consumer id"),
-        dwell_machine::CloseReason::QueueDeleted => Status::not_found(format!("queue `{queue}` was deleted")),
+        CloseReason::Displaced => Status::aborted("another stream attached with the same consumer id"),
+        CloseReason::QueueDeleted => Status::not_found(format!("queue `{queue}` was deleted")),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn not_attached(number: u32) -> Invalid {
+    invalid_field("consumer", format!("{number} is not attached to this stream: `attach` it first"))
+}
 
-    #[test]
-    fn an_ack_is_in_a_hurry_if_a_delivery_may_wait_for_it() {
-        let hurry = |credit, leases, in_groups| Holding { credit, leases, in_groups }.hurry();
-        assert_eq!(hurry(1, 1, false), Hurry::Now, "no credit is left");
-        assert_eq!(hurry(10, 5, false), Hurry::Now);
-        assert_eq!(hurry(1000, 1, false), Hurry::None);
-        assert_eq!(hurry(1000, 1, true), Hurry::Now, "the group's next message waits");
-    }
+fn invalid_field(field: &str, problem: impl Into<String>) -> Invalid {
+    Invalid { field: field.to_owned(), problem: problem.into() }
+}
+
+fn invalid(field: &str, problem: impl Into<String>) -> RequestError {
+    invalid_field(field, problem).into()
 }

@@ -5,6 +5,7 @@ use dwell_proto::v1;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::consume::ConsumeResponses;
 use super::deliveries::{handle_of, leases_of};
 use super::queues::counts_of;
 use super::{Services, accepted, consistency};
@@ -31,13 +32,13 @@ impl v1::messages_server::Messages for Services {
         Ok(Response::new(self.open_publish_stream(request.into_inner())))
     }
 
-    type ConsumeStream = ReceiverStream<Result<v1::ConsumeResponse, Status>>;
+    type ConsumeStream = ConsumeResponses;
 
     async fn consume(
         &self,
         request: Request<Streaming<v1::ConsumeRequest>>,
     ) -> Result<Response<Self::ConsumeStream>, Status> {
-        Ok(Response::new(self.open_consume_stream(request.into_inner()).await?))
+        Ok(Response::new(self.open_consume_stream(request.into_inner())))
     }
 
     #[tracing::instrument(skip_all, fields(queue = %request.get_ref().queue))]

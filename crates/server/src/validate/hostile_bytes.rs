@@ -65,7 +65,7 @@ fn as_consume(bytes: Bytes) -> Result<Option<Command>, Refused> {
             credit("credit", given.credit)?;
             None
         }
-        Some(Request::Close(_)) | None => None,
+        Some(Request::Close(_) | Request::Detach(_)) | None => None,
     })
 }
 
@@ -237,7 +237,7 @@ fn requests() -> Vec<(Bytes, Convert)> {
         Request::Extend(v1::SettleExtend { request_id: 1, leases: leases(), lease_timeout_ms: 1000 }),
         Request::Credit(v1::SetCredit { credit: 5 }),
     ] {
-        add(v1::ConsumeRequest { request: Some(request) }.encode_to_vec(), as_consume);
+        add(v1::ConsumeRequest { request: Some(request), consumer: 7 }.encode_to_vec(), as_consume);
     }
     let received = v1::ReceiveRequest {
         queue: queue(),
