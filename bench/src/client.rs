@@ -3,12 +3,11 @@
 use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
+use dwell_load::LoadReport;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use crate::load::Event;
-use crate::load::report::LoadReport;
-use crate::load::spec::LoadSpec;
+use crate::load::{Assignment, Course, Event};
 
 /// A process that makes a load. Dropping it kills it.
 pub struct LoadProcess {
@@ -19,7 +18,7 @@ pub struct LoadProcess {
 
 impl LoadProcess {
     /// Starts it, and waits until its queues and consumers are there.
-    pub async fn prepare(spec: &LoadSpec) -> anyhow::Result<LoadProcess> {
+    pub async fn prepare(assignment: &Assignment) -> anyhow::Result<LoadProcess> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("load").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         // So that Ctrl-C in a terminal reaches this program only, which ends the load itself.
@@ -28,7 +27,7 @@ impl LoadProcess {
         let input = child.stdin.take().context("the load has no input")?;
         let output = child.stdout.take().context("the load has no output")?;
         let mut process = LoadProcess { child, input, events: BufReader::new(output).lines() };
-        process.say(&serde_json::to_string(spec)?).await?;
+        process.say(&serde_json::to_string(assignment)?).await?;
         match process.event().await? {
             Event::Ready => Ok(process),
             other => bail!("the load says {other:?} before it is ready"),
@@ -41,9 +40,9 @@ impl LoadProcess {
     }
 
     /// Waits until all was published and received. Cancel safe.
-    pub async fn measured(&mut self) -> anyhow::Result<()> {
+    pub async fn measured(&mut self) -> anyhow::Result<Course> {
         match self.event().await? {
-            Event::Measured => Ok(()),
+            Event::Measured(course) => Ok(course),
             other => bail!("the load says {other:?} where it should be measured"),
         }
     }

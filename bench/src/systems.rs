@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
@@ -63,7 +64,7 @@ pub struct Programs {
 /// What one kind of cluster adds to its servers. Node numbers are from 0.
 pub trait System: Send + Sync {
     /// What is measured, in words and settings, for the reader of the results.
-    fn settings(&self) -> Vec<(String, String)>;
+    fn settings(&self) -> Vec<(&'static str, String)>;
 
     /// host:port for clients of a node.
     fn address(&self, node: usize) -> String;
@@ -71,13 +72,17 @@ pub trait System: Send + Sync {
     /// The command that runs a node.
     fn command(&self, node: usize) -> anyhow::Result<std::process::Command>;
 
-    /// Resolves when all nodes of the first start are up and form a cluster: `start` starts a node.
-    fn form<'a>(
-        &'a self,
-        start: &'a mut (dyn FnMut(usize, &dyn System) -> anyhow::Result<()> + Send),
-    ) -> BoxFuture<'a, anyhow::Result<()>>;
+    /// Whether each node of the first start is to serve before the next is started.
+    fn starts_in_turn(&self) -> bool {
+        false
+    }
 
-    /// Resolves to whether a node that was started again serves.
+    /// Resolves when the nodes of the first start, which serve, form a cluster.
+    fn formed(&self) -> BoxFuture<'_, anyhow::Result<()>> {
+        async { Ok(()) }.boxed()
+    }
+
+    /// Resolves to whether a node that was started serves.
     fn serves(&self, node: usize) -> BoxFuture<'_, bool>;
 
     /// The node that leads a queue.
@@ -106,19 +111,33 @@ impl Cluster {
         };
         let servers = (0..NODES).map(|_| None).collect();
         let mut cluster = Cluster { kind, servers, system, directory, network };
-        let (servers, directory, network) = (&mut cluster.servers, &cluster.directory, &cluster.network);
-        let mut start = |node: usize, system: &dyn System| {
-            servers[node] = Some(spawn(system, node, directory, network)?);
-            Ok(())
-        };
-        let formed = cluster.system.form(&mut start).await;
-        formed.with_context(|| format!("{} does not start; its logs are in {}", kind.name(), directory.display()))?;
+        let formed = cluster.form().await;
+        let logs = cluster.directory.display();
+        formed.with_context(|| format!("{} does not start; its logs are in {logs}", kind.name()))?;
         Ok(cluster)
+    }
+
+    async fn form(&mut self) -> anyhow::Result<()> {
+        for node in 0..NODES {
+            self.start_node(node)?;
+            if self.system.starts_in_turn() {
+                self.wait_node_serving(node, READY_TIMEOUT).await?;
+            }
+        }
+        self.wait_serving(READY_TIMEOUT).await?;
+        self.system.formed().await
+    }
+
+    fn start_node(&mut self, node: usize) -> anyhow::Result<()> {
+        let log = self.directory.join(format!("node-{}.log", node + 1));
+        let command = self.network.inside(node, self.system.command(node)?);
+        self.servers[node] = Some(Server::start(command, &log)?);
+        Ok(())
     }
 
     /// What is measured, in words and settings.
     pub fn settings(&self) -> Vec<(String, String)> {
-        self.system.settings()
+        self.system.settings().into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// host:port of every node.
@@ -170,7 +189,7 @@ impl Cluster {
     pub fn start_missing(&mut self) -> anyhow::Result<()> {
         for node in 0..NODES {
             if self.servers[node].is_none() {
-                self.servers[node] = Some(spawn(self.system.as_ref(), node, &self.directory, &self.network)?);
+                self.start_node(node)?;
             }
         }
         Ok(())
@@ -205,11 +224,6 @@ impl Cluster {
         self.kill_all();
         std::fs::remove_dir_all(&self.directory).with_context(|| format!("cannot delete {}", self.directory.display()))
     }
-}
-
-fn spawn(system: &dyn System, node: usize, directory: &Path, network: &Network) -> anyhow::Result<Server> {
-    let log = directory.join(format!("node-{}.log", node + 1));
-    Server::start(network.inside(node, system.command(node)?), &log)
 }
 
 /// Polls until a condition holds.

@@ -9,7 +9,9 @@ mod throughput;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use dwell_load::{Consume, LoadSpec, Produce};
 
+use crate::load::Assignment;
 use crate::results::Outcome;
 use crate::systems::network::Network;
 use crate::systems::{Cluster, Kind, Programs};
@@ -150,6 +152,17 @@ fn bytes(count: usize) -> String {
 /// The names of so many queues.
 fn queue_names(count: u32) -> Vec<String> {
     (0..count).map(|number| format!("bench-{number}")).collect()
+}
+
+/// A load over all nodes of a cluster, by way of so many queues, which are made first.
+fn load(cluster: &Cluster, queues: u32, produce: Produce, consume: Option<Consume>) -> Assignment {
+    let spec = LoadSpec { run: rand::random(), queues: queue_names(queues), produce: Some(produce), consume };
+    Assignment { system: cluster.kind, addresses: cluster.addresses(), declare: true, spec }
+}
+
+/// Consumes one queue as most workloads do.
+fn consume() -> Consume {
+    Consume { consumers: CONSUMERS, credit: CREDIT, expect: Vec::new(), patience_seconds: PATIENCE_SECONDS }
 }
 
 #[cfg(test)]

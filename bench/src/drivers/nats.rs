@@ -12,12 +12,12 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, Stor
 use async_nats::jetstream::{Context, Message};
 use async_nats::{Client, ConnectOptions};
 use bytes::Bytes;
+use dwell_load::{CONSUMER_CONNECTIONS, Consumer, Delivery, Driver, Producer};
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 
-use super::{CONSUMER_CONNECTIONS, Consumer, Delivery, Driver, Producer};
-use crate::load::spec::LoadSpec;
+use crate::load::Assignment;
 
 /// Up to so many queues have a stream each. More are subjects of so many streams: a stream is a Raft group, and its
 /// consumers are further ones.
@@ -41,15 +41,15 @@ pub struct NatsDriver {
 
 impl NatsDriver {
     /// Finds the leader, if the stream is there.
-    pub async fn connect(spec: &LoadSpec) -> anyhow::Result<NatsDriver> {
+    pub async fn connect(assignment: &Assignment) -> anyhow::Result<NatsDriver> {
         let driver = NatsDriver {
-            addresses: spec.addresses.clone(),
-            queues: spec.queues.clone(),
+            addresses: assignment.addresses.clone(),
+            queues: assignment.spec.queues.clone(),
             leader: Mutex::new(None),
             consuming: tokio::sync::Mutex::default(),
             next: AtomicUsize::new(0),
         };
-        if !spec.declare {
+        if !assignment.declare {
             driver.find_leader().await;
         }
         Ok(driver)
@@ -182,10 +182,10 @@ pub struct JetStreamConsumer {
 }
 
 impl Consumer for JetStreamConsumer {
-    type Delivery = Message;
+    type Delivery = JetStreamDelivery;
 
-    async fn next(&mut self) -> Option<anyhow::Result<Message>> {
-        Some(self.messages.next().await?.map_err(Into::into))
+    async fn next(&mut self) -> Option<anyhow::Result<JetStreamDelivery>> {
+        Some(self.messages.next().await?.map(JetStreamDelivery).map_err(Into::into))
     }
 
     async fn close(self) -> anyhow::Result<()> {
@@ -193,17 +193,20 @@ impl Consumer for JetStreamConsumer {
     }
 }
 
-impl Delivery for Message {
+/// A message that was pulled.
+pub struct JetStreamDelivery(Message);
+
+impl Delivery for JetStreamDelivery {
     fn body(&self) -> &[u8] {
-        &self.payload
+        &self.0.payload
     }
 
     fn is_again(&self) -> bool {
-        self.info().is_ok_and(|info| info.delivered > 1)
+        self.0.info().is_ok_and(|info| info.delivered > 1)
     }
 
     async fn ack(self) -> anyhow::Result<()> {
-        Message::ack(&self).await.map_err(|error| anyhow::anyhow!(error))
+        self.0.ack().await.map_err(|error| anyhow::anyhow!(error))
     }
 }
 

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use dwell_load::{CONSUMER_CONNECTIONS, Consumer, Delivery, Driver, Producer, now_us};
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
-use lapin::message::Delivery as AmqpDelivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
     QueueDeclareOptions,
@@ -13,9 +13,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
-use super::{CONSUMER_CONNECTIONS, Consumer, Delivery, Driver, Producer};
-use crate::load::schedule::now_us;
-use crate::load::spec::LoadSpec;
+use crate::load::Assignment;
 
 /// Delayed messages wait in the queue of this name, which nobody consumes, until their TTL ends.
 const DELAY_SUFFIX: &str = ".delay";
@@ -34,9 +32,10 @@ pub struct RabbitMqDriver {
 
 impl RabbitMqDriver {
     /// Opens the consumers' connections.
-    pub async fn connect(spec: &LoadSpec) -> anyhow::Result<RabbitMqDriver> {
+    pub async fn connect(assignment: &Assignment) -> anyhow::Result<RabbitMqDriver> {
+        let Assignment { addresses, spec, .. } = assignment;
         let mut driver = RabbitMqDriver {
-            addresses: spec.addresses.clone(),
+            addresses: addresses.clone(),
             consuming: Vec::new(),
             spread: spec.queues.len() > 1,
             delayed: spec.produce.as_ref().is_some_and(|produce| produce.due.is_some()),
@@ -152,7 +151,7 @@ impl Consumer for AmqpConsumer {
     type Delivery = AmqpDelivery;
 
     async fn next(&mut self) -> Option<anyhow::Result<AmqpDelivery>> {
-        Some(self.stream.next().await?.map_err(Into::into))
+        Some(self.stream.next().await?.map(AmqpDelivery).map_err(Into::into))
     }
 
     async fn close(self) -> anyhow::Result<()> {
@@ -160,17 +159,20 @@ impl Consumer for AmqpConsumer {
     }
 }
 
+/// A message that was pushed.
+pub struct AmqpDelivery(lapin::message::Delivery);
+
 impl Delivery for AmqpDelivery {
     fn body(&self) -> &[u8] {
-        &self.data
+        &self.0.data
     }
 
     fn is_again(&self) -> bool {
-        self.redelivered
+        self.0.redelivered
     }
 
     async fn ack(self) -> anyhow::Result<()> {
-        self.acker.ack(BasicAckOptions::default()).await?;
+        self.0.acker.ack(BasicAckOptions::default()).await?;
         Ok(())
     }
 }

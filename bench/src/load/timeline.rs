@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dwell_load::Run;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
-
-use super::run::Run;
 
 /// Between one look and the next.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -32,9 +31,9 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// Begins to look.
-    pub fn start(run: Arc<Run>, began: Instant) -> Timeline {
-        let moments = Arc::new(Mutex::new(Vec::new()));
+    /// Begins to look, at the start of the load.
+    pub fn start(run: Arc<Run>) -> Timeline {
+        let (moments, began) = (Arc::new(Mutex::new(Vec::new())), Instant::now());
         let (watched, noted) = (run.clone(), moments.clone());
         let looking = tokio::spawn(async move {
             let mut tick = tokio::time::interval(INTERVAL);
@@ -47,7 +46,7 @@ impl Timeline {
     }
 
     /// Looks a last time, and answers what was seen.
-    pub async fn finish(self) -> Vec<Moment> {
+    pub fn finish(self) -> Vec<Moment> {
         self.looking.abort();
         let mut moments = std::mem::take(&mut *self.moments.lock());
         moments.push(moment(&self.run, self.began));
@@ -56,6 +55,6 @@ impl Timeline {
 }
 
 fn moment(run: &Run, began: Instant) -> Moment {
-    let seconds = began.elapsed().as_secs_f64();
-    Moment { seconds, confirmed: run.ledger.confirmed(), received: run.ledger.received() }
+    let progress = run.progress();
+    Moment { seconds: began.elapsed().as_secs_f64(), confirmed: progress.confirmed, received: progress.received }
 }

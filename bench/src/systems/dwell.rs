@@ -11,7 +11,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::network::Network;
-use super::{NODES, READY_TIMEOUT, System, until};
+use super::{NODES, System};
 
 /// A node that takes longer to tell its view does not answer.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ impl Dwell {
 }
 
 impl System for Dwell {
-    fn settings(&self) -> Vec<(String, String)> {
+    fn settings(&self) -> Vec<(&'static str, String)> {
         let version = Command::new(&self.binary).arg("--version").output();
         let version = version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
         [
@@ -68,7 +68,6 @@ impl System for Dwell {
             ("acknowledgement", "of each message, answered when a majority has it on disk".to_owned()),
             ("clients", "dwell-client; each producer its own connection, to the leader".to_owned()),
         ]
-        .map(|(name, value)| (name.to_owned(), value))
         .into()
     }
 
@@ -93,20 +92,6 @@ impl System for Dwell {
             command.args(["--member", &format!("{number}={},{}", member.peer, member.client)]);
         }
         Ok(command)
-    }
-
-    fn form<'a>(
-        &'a self,
-        start: &'a mut (dyn FnMut(usize, &dyn System) -> anyhow::Result<()> + Send),
-    ) -> BoxFuture<'a, anyhow::Result<()>> {
-        async move {
-            (0..NODES).try_for_each(|node| start(node, self))?;
-            for node in 0..NODES {
-                until(READY_TIMEOUT, || self.serves(node)).await?;
-            }
-            Ok(())
-        }
-        .boxed()
     }
 
     fn serves(&self, node: usize) -> BoxFuture<'_, bool> {

@@ -82,7 +82,7 @@ impl Nats {
 }
 
 impl System for Nats {
-    fn settings(&self) -> Vec<(String, String)> {
+    fn settings(&self) -> Vec<(&'static str, String)> {
         let (major, minor) = self.version;
         let sync = match self.syncs() {
             true => "`sync_interval: always`: every replica syncs before it answers",
@@ -102,7 +102,6 @@ impl System for Nats {
                 "async-nats; to the stream's leader if there is one queue, else to all nodes in turn".to_owned(),
             ),
         ]
-        .map(|(name, value)| (name.to_owned(), value))
         .into()
     }
 
@@ -116,18 +115,8 @@ impl System for Nats {
         Ok(command)
     }
 
-    fn form<'a>(
-        &'a self,
-        start: &'a mut (dyn FnMut(usize, &dyn System) -> anyhow::Result<()> + Send),
-    ) -> BoxFuture<'a, anyhow::Result<()>> {
-        async move {
-            (0..NODES).try_for_each(|node| start(node, self))?;
-            for node in 0..NODES {
-                until(READY_TIMEOUT, || self.serves(node)).await?;
-            }
-            until(READY_TIMEOUT, || self.has_leader().boxed()).await
-        }
-        .boxed()
+    fn formed(&self) -> BoxFuture<'_, anyhow::Result<()>> {
+        until(READY_TIMEOUT, || self.has_leader().boxed()).boxed()
     }
 
     fn serves(&self, node: usize) -> BoxFuture<'_, bool> {

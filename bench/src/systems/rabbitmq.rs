@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 
 use super::network::Network;
 use super::process::Server;
-use super::{NODES, READY_TIMEOUT, System, is_listening, until};
+use super::{NODES, System, is_listening};
 
 /// How long `rabbitmqctl` may take, which starts an Erlang machine of its own.
 const CONTROL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -123,7 +123,7 @@ impl RabbitMq {
 }
 
 impl System for RabbitMq {
-    fn settings(&self) -> Vec<(String, String)> {
+    fn settings(&self) -> Vec<(&'static str, String)> {
         let release = self.scripts.parent().and_then(|directory| std::fs::read_dir(directory.join("lib")).ok());
         let names = release.into_iter().flatten().flatten().map(|entry| entry.file_name());
         let version = names.filter_map(|name| name.to_str()?.strip_prefix("rabbitmq_server-").map(str::to_owned)).max();
@@ -139,7 +139,6 @@ impl System for RabbitMq {
             ("clients", "lapin; to the queue's leader if there is one queue, else to all nodes in turn".to_owned()),
             ("delays", "per-message TTL in a quorum queue that dead-letters to the target, at least once".to_owned()),
         ]
-        .map(|(name, value)| (name.to_owned(), value))
         .into()
     }
 
@@ -153,19 +152,13 @@ impl System for RabbitMq {
         Ok(command)
     }
 
-    fn form<'a>(
-        &'a self,
-        start: &'a mut (dyn FnMut(usize, &dyn System) -> anyhow::Result<()> + Send),
-    ) -> BoxFuture<'a, anyhow::Result<()>> {
-        async move {
-            // One after the other: two that join at the same time are in each other's way.
-            for node in 0..NODES {
-                start(node, self)?;
-                until(READY_TIMEOUT, || self.serves(node)).await?;
-            }
-            self.control(0, &["await_online_nodes", &NODES.to_string()]).await.map(drop)
-        }
-        .boxed()
+    fn starts_in_turn(&self) -> bool {
+        // Two that join at the same time are in each other's way.
+        true
+    }
+
+    fn formed(&self) -> BoxFuture<'_, anyhow::Result<()>> {
+        async move { self.control(0, &["await_online_nodes", &NODES.to_string()]).await.map(drop) }.boxed()
     }
 
     fn serves(&self, node: usize) -> BoxFuture<'_, bool> {

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
+use dwell_load::{Consume, LoadSpec, Produce, Until};
+
 use super::measure::{latency, measure};
-use super::{BODY, CONSUMERS, CREDIT, Contestant, PATIENCE_SECONDS, WINDOW, queue_names, short};
-use crate::load::spec::{Consume, LoadSpec, Produce, Until};
+use super::{BODY, Contestant, WINDOW, consume, load, short};
+use crate::load::Assignment;
 use crate::results::Outcome;
+use crate::systems::Cluster;
 
 /// Publishes without consumers, and consumes when all is there.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,16 +26,16 @@ impl Backlog {
     /// Measures it.
     pub async fn measure(&self, contestant: &Contestant, directory: &Path) -> anyhow::Result<Outcome> {
         let cluster = contestant.start(directory).await?;
-        let fill = self.fill(contestant, cluster.addresses());
-        let drain = self.drain(&fill);
+        let fill = self.fill(&cluster);
+        let drain = drain(&fill);
         let mut outcome = Outcome::default();
         let filled = measure(&cluster, &fill).await?;
         anyhow::ensure!(filled.report.failed == 0, "{} publishes failed", filled.report.failed);
-        outcome.set("fill_messages_per_second", filled.report.confirmed as f64 / filled.report.publish_seconds);
+        outcome.set("fill_messages_per_second", filled.report.publish_rate);
         latency(&mut outcome, "fill_confirm", filled.report.confirm_latency);
         outcome.curves.insert("fill rate (messages/s) by depth".to_owned(), filled.rate_by_depth(0));
         let drained = measure(&cluster, &drain).await?;
-        outcome.set("drain_messages_per_second", drained.report.received as f64 / drained.report.total_seconds);
+        outcome.set("drain_messages_per_second", drained.report.receive_rate);
         drained.costs(&mut outcome, self.depth, BODY);
         // CPU and bytes of the whole life of a message, not of its end alone.
         for name in ["server_cpu_s_per_1000", "client_cpu_s_per_1000", "written_bytes_per_node_and_byte"] {
@@ -59,29 +62,17 @@ impl Backlog {
         Ok(outcome)
     }
 
-    fn fill(&self, contestant: &Contestant, addresses: Vec<String>) -> LoadSpec {
+    fn fill(&self, cluster: &Cluster) -> Assignment {
         let (producers, in_flight) = WINDOW;
-        LoadSpec {
-            system: contestant.kind,
-            addresses,
-            run: rand::random(),
-            queues: queue_names(1),
-            declare: true,
-            produce: Some(Produce {
-                producers,
-                in_flight,
-                body_bytes: BODY,
-                until: Until::Messages(self.depth),
-                rate: None,
-                due: None,
-            }),
-            consume: None,
-        }
+        let until = Until::Messages(self.depth);
+        let produce = Produce { producers, in_flight, body_bytes: BODY, until, rate: None, due: None };
+        load(cluster, 1, produce, None)
     }
+}
 
-    fn drain(&self, fill: &LoadSpec) -> LoadSpec {
-        let expect = fill.produce.as_ref().map(Produce::shares).unwrap_or_default();
-        let consume = Consume { consumers: CONSUMERS, credit: CREDIT, expect, patience_seconds: PATIENCE_SECONDS };
-        LoadSpec { declare: false, produce: None, consume: Some(consume), ..fill.clone() }
-    }
+/// Consumes what was filled in.
+fn drain(fill: &Assignment) -> Assignment {
+    let expect = fill.spec.produce.as_ref().map(Produce::shares).unwrap_or_default();
+    let spec = LoadSpec { produce: None, consume: Some(Consume { expect, ..consume() }), ..fill.spec.clone() };
+    Assignment { declare: false, spec, ..fill.clone() }
 }

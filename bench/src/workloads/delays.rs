@@ -5,9 +5,10 @@ mod inventory;
 mod lateness;
 mod operations;
 
+use dwell_load::{Due, Produce, Until};
+
 use super::measure::{Measurement, measure};
-use super::{BODIES, WINDOW, Workload, queue_names, short};
-use crate::load::spec::{Due, LoadSpec, Produce, Until};
+use super::{BODIES, WINDOW, Workload, load, short};
 use crate::systems::{Cluster, Kind};
 
 pub use self::lateness::{Lateness, Timing};
@@ -102,7 +103,7 @@ impl Pending {
     /// Schedules them, as fast as they are confirmed.
     async fn schedule(self, cluster: &Cluster) -> anyhow::Result<Measurement> {
         let produce = produce(Until::Messages(self.messages), None, self.due());
-        let scheduled = measure(cluster, &load(cluster, produce)).await?;
+        let scheduled = measure(cluster, &load(cluster, 1, produce, None)).await?;
         anyhow::ensure!(scheduled.report.failed == 0, "{} publishes failed", scheduled.report.failed);
         Ok(scheduled)
     }
@@ -111,19 +112,6 @@ impl Pending {
 fn produce(until: Until, rate: Option<f64>, due: Due) -> Produce {
     let (producers, in_flight) = WINDOW;
     Produce { producers, in_flight, body_bytes: BODY_BYTES, until, rate, due: Some(due) }
-}
-
-/// A load that only publishes.
-fn load(cluster: &Cluster, produce: Produce) -> LoadSpec {
-    LoadSpec {
-        system: cluster.kind,
-        addresses: cluster.addresses(),
-        run: rand::random(),
-        queues: queue_names(1),
-        declare: true,
-        produce: Some(produce),
-        consume: None,
-    }
 }
 
 /// Whether a system delays single messages.

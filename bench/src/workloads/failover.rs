@@ -4,10 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use dwell_load::{Produce, Until};
 
-use super::{BODY, CONSUMERS, CREDIT, Contestant, PATIENCE_SECONDS, queue_names};
+use super::{BODY, Contestant, consume, load, queue_names};
 use crate::client::LoadProcess;
-use crate::load::spec::{Consume, LoadSpec, Produce, Until};
+use crate::load::Assignment;
 use crate::results::Outcome;
 use crate::systems::network::Network;
 use crate::systems::{Cluster, Kind, READY_TIMEOUT};
@@ -80,8 +81,7 @@ impl Failover {
         // Declared by a load of its own, so that it is known who leads before the producers choose a node.
         if declare {
             let nothing = Produce { until: Until::Messages(0), ..producing() };
-            let spec = load(cluster.kind, cluster.addresses(), true, nothing, false);
-            let mut declaring = LoadProcess::prepare(&spec).await?;
+            let mut declaring = LoadProcess::prepare(&load(cluster, 1, nothing, None)).await?;
             declaring.begin().await?;
             declaring.measured().await?;
             declaring.report().await?;
@@ -93,8 +93,8 @@ impl Failover {
             Kind::Dwell => cluster.addresses(),
             Kind::RabbitMq | Kind::Nats => cluster.addresses_without(leader),
         };
-        let spec = load(cluster.kind, addresses, false, producing(), true);
-        let mut running = LoadProcess::prepare(&spec).await?;
+        let usual = load(cluster, 1, producing(), Some(consume()));
+        let mut running = LoadProcess::prepare(&Assignment { addresses, declare: false, ..usual }).await?;
         running.begin().await?;
         tokio::time::sleep(FAULT_AFTER).await;
         match self.fault {
@@ -120,22 +120,4 @@ fn producing() -> Produce {
     let (producers, in_flight) = WINDOW;
     let until = Until::Seconds(LOAD_SECONDS);
     Produce { producers, in_flight, body_bytes: BODY, until, rate: Some(RATE), due: None }
-}
-
-fn load(system: Kind, addresses: Vec<String>, declare: bool, produce: Produce, consume: bool) -> LoadSpec {
-    let consume = consume.then(|| Consume {
-        consumers: CONSUMERS,
-        credit: CREDIT,
-        expect: Vec::new(),
-        patience_seconds: PATIENCE_SECONDS,
-    });
-    LoadSpec {
-        system,
-        addresses,
-        run: rand::random(),
-        queues: queue_names(1),
-        declare,
-        produce: Some(produce),
-        consume,
-    }
 }

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use dwell_load::{LoadReport, Percentiles};
+
 use crate::client::LoadProcess;
-use crate::load::measurements::Percentiles;
-use crate::load::report::LoadReport;
-use crate::load::spec::LoadSpec;
+use crate::load::timeline::Moment;
+use crate::load::{Assignment, Course};
 use crate::results::{Curve, Outcome};
 use crate::systems::{Cluster, NODES};
 use crate::usage::Usage;
@@ -21,6 +22,8 @@ const MEMORY_INTERVAL: Duration = Duration::from_millis(500);
 pub struct Measurement {
     /// What the load saw.
     pub report: LoadReport,
+    /// How it went.
+    pub course: Course,
     /// All servers together, when queues and consumers were there and nothing else.
     pub before: Usage,
     /// All servers together, right after the load.
@@ -32,15 +35,15 @@ pub struct Measurement {
 }
 
 /// Makes a load, and measures.
-pub async fn measure(cluster: &Cluster, spec: &LoadSpec) -> anyhow::Result<Measurement> {
-    let mut load = LoadProcess::prepare(spec).await?;
+pub async fn measure(cluster: &Cluster, assignment: &Assignment) -> anyhow::Result<Measurement> {
+    let mut load = LoadProcess::prepare(assignment).await?;
     tokio::time::sleep(SETTLE).await;
     let before = cluster.usage()?;
     let began = Instant::now();
     load.begin().await?;
     let mut memory = Curve::new();
     let mut tick = tokio::time::interval(MEMORY_INTERVAL);
-    loop {
+    let course = loop {
         tokio::select! {
             measured = load.measured() => break measured?,
             _ = tick.tick() => {
@@ -48,7 +51,7 @@ pub async fn measure(cluster: &Cluster, spec: &LoadSpec) -> anyhow::Result<Measu
                 memory.push((began.elapsed().as_secs_f64(), resident as f64 / MIB));
             }
         }
-    }
+    };
     tokio::time::sleep(SETTLE).await;
     let usages = cluster.usages()?;
     let mut after = Usage::default();
@@ -56,7 +59,7 @@ pub async fn measure(cluster: &Cluster, spec: &LoadSpec) -> anyhow::Result<Measu
     let peak_bytes = usages.iter().map(|usage| usage.peak_bytes).max().unwrap_or(0);
     let report = load.report().await?;
     report.check()?;
-    Ok(Measurement { report, before, after, peak_bytes, memory })
+    Ok(Measurement { report, course, before, after, peak_bytes, memory })
 }
 
 impl Measurement {
@@ -66,7 +69,7 @@ impl Measurement {
         let written = self.after.written_bytes.saturating_sub(self.before.written_bytes) as f64;
         let cpu = self.after.cpu_seconds - self.before.cpu_seconds;
         outcome.set("server_cpu_s_per_1000", cpu / thousands);
-        outcome.set("client_cpu_s_per_1000", self.report.client_cpu_seconds / thousands);
+        outcome.set("client_cpu_s_per_1000", self.course.client_cpu_seconds / thousands);
         outcome.set("written_bytes_per_node_and_byte", written / nodes / (messages.max(1) as f64 * body_bytes as f64));
     }
 
@@ -81,7 +84,7 @@ impl Measurement {
     /// The servers' mean resident memory by how many messages stand in the queues, of which `standing` did before.
     pub fn memory_by_depth(&self, standing: u64) -> Curve {
         let depth = |seconds: f64| {
-            let moment = self.report.timeline.iter().rfind(|moment| moment.seconds <= seconds);
+            let moment = self.course.timeline.iter().rfind(|moment| moment.seconds <= seconds);
             moment.map_or(standing, |moment| (standing + moment.confirmed).saturating_sub(moment.received))
         };
         self.memory.iter().map(|(seconds, mib)| (depth(*seconds) as f64, mib / NODES as f64)).collect()
@@ -90,13 +93,13 @@ impl Measurement {
     /// Messages a second by how many stand in the queues, one point for each second or more.
     pub fn rate_by_depth(&self, standing: u64) -> Curve {
         let mut curve = Curve::new();
-        let mut last = self.report.timeline.first().copied();
-        for moment in &self.report.timeline {
+        let mut last = self.course.timeline.first().copied();
+        for moment in &self.course.timeline {
             let Some(before) = last else { break };
             if moment.seconds - before.seconds < 1.0 {
                 continue;
             }
-            let done = |moment: &crate::load::timeline::Moment| moment.confirmed + moment.received;
+            let done = |moment: &Moment| moment.confirmed + moment.received;
             let rate = (done(moment) - done(&before)) as f64 / (moment.seconds - before.seconds);
             let depth = (standing + moment.confirmed).saturating_sub(moment.received);
             curve.push((depth as f64, rate));

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use dwell_load::{Consume, Produce, Until};
+
 use super::measure::{latency, measure};
-use super::{BODIES, BODY, CONSUMERS, CREDIT, Contestant, PATIENCE_SECONDS, WINDOW, WINDOWS, bytes, queue_names};
-use crate::load::spec::{Consume, LoadSpec, Produce, Until};
+use super::{BODIES, BODY, CONSUMERS, CREDIT, Contestant, WINDOW, WINDOWS, bytes, consume, load};
 use crate::results::Outcome;
 
 /// Publishes and consumes at the same time.
@@ -62,34 +63,17 @@ impl Throughput {
         let cluster = contestant.start(directory).await?;
         let (producers, in_flight) = self.window;
         let consumers = CONSUMERS.max(self.queues);
-        let spec = LoadSpec {
-            system: contestant.kind,
-            addresses: cluster.addresses(),
-            run: rand::random(),
-            queues: queue_names(self.queues),
-            declare: true,
-            produce: Some(Produce {
-                producers,
-                in_flight,
-                body_bytes: self.body_bytes,
-                until: Until::Seconds(self.seconds),
-                rate: self.rate,
-                due: None,
-            }),
-            consume: Some(Consume {
-                consumers,
-                // All consumers together may hold as much, however many there are.
-                credit: (CREDIT * CONSUMERS / consumers).clamp(10, CREDIT),
-                expect: Vec::new(),
-                patience_seconds: PATIENCE_SECONDS,
-            }),
-        };
-        let measured = measure(&cluster, &spec).await?;
+        let until = Until::Seconds(self.seconds);
+        let produce = Produce { producers, in_flight, body_bytes: self.body_bytes, until, rate: self.rate, due: None };
+        // All consumers together may hold as much, however many there are.
+        let credit = (CREDIT * CONSUMERS / consumers).clamp(10, CREDIT);
+        let consume = Consume { consumers, credit, ..consume() };
+        let measured = measure(&cluster, &load(&cluster, self.queues, produce, Some(consume))).await?;
         let report = &measured.report;
         let mut outcome = Outcome::default();
-        outcome.set("messages_per_second", report.received as f64 / report.total_seconds);
+        outcome.set("messages_per_second", report.receive_rate);
         latency(&mut outcome, "confirm", report.confirm_latency);
-        latency(&mut outcome, "end_to_end", report.receipt_latency);
+        latency(&mut outcome, "end_to_end", report.end_to_end_latency);
         measured.costs(&mut outcome, report.received, self.body_bytes);
         measured.memory(&mut outcome);
         outcome.set("publishes_failed", report.failed as f64);

@@ -64,17 +64,21 @@ const STREAM_DEADLINE: Duration = Duration::from_secs(30);
 impl GlobalArguments {
     /// A client of the cluster, for single calls.
     pub fn client(&self) -> Result<Client, Error> {
-        self.client_with(CALL_DEADLINE)
+        Client::connect_with(&self.server, self.options(CALL_DEADLINE))
     }
 
     /// A client of the cluster, for work that goes on.
     pub fn streaming_client(&self) -> Result<Client, Error> {
-        self.client_with(STREAM_DEADLINE)
+        Client::connect_with(&self.server, self.streaming_options())
     }
 
-    fn client_with(&self, deadline: Duration) -> Result<Client, Error> {
-        let options = ClientOptions::default().retry_deadline(self.timeout.unwrap_or(deadline));
-        Client::connect_with(&self.server, options)
+    /// Of clients for work that goes on.
+    pub fn streaming_options(&self) -> ClientOptions {
+        self.options(STREAM_DEADLINE)
+    }
+
+    fn options(&self, deadline: Duration) -> ClientOptions {
+        ClientOptions::default().retry_deadline(self.timeout.unwrap_or(deadline))
     }
 }
 

@@ -22,16 +22,12 @@ pub fn parse_time_ms(text: &str) -> Result<i64, String> {
 
 /// Milliseconds since the Unix epoch; negative before it.
 pub fn since_epoch_ms(time: SystemTime) -> i64 {
-    since_epoch_us(time).div_euclid(1000)
-}
-
-/// Microseconds since the Unix epoch; negative before it.
-pub fn since_epoch_us(time: SystemTime) -> i64 {
     let microseconds = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-    match time.duration_since(UNIX_EPOCH) {
+    let since_us = match time.duration_since(UNIX_EPOCH) {
         Ok(after) => microseconds(after),
         Err(before) => -microseconds(before.duration()),
-    }
+    };
+    since_us.div_euclid(1000)
 }
 
 /// A time for people, in UTC, to the millisecond; `-` for zero, which means that there is none.

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use dwell_load::Latencies;
 use futures::StreamExt as _;
 
 use super::super::measure::latency;
-use crate::load::measurements::Latencies;
 use crate::results::Outcome;
 
 /// How calls went.

@@ -8,10 +8,10 @@ use dwell_client::{
     BrowseOptions, Client, ClientOptions, Due, Forecast, MessageState, NewTime, PublishMessage, Revision,
     RevisionOutcome, Selection, StoredMessage, Target,
 };
+use dwell_load::now_us;
 
 use super::calls::Calls;
 use super::{HOUR_MS, PENDING_FROM_MS, UNIFORM_SPAN_MS};
-use crate::load::schedule::now_us;
 use crate::results::Outcome;
 
 /// Messages of a page.

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use dwell_load::{Due, Produce, Until};
+
 use super::super::measure::{Measurement, latency, measure};
-use super::super::{CONSUMERS, CREDIT, Contestant, PATIENCE_SECONDS, bytes, short};
-use super::{BODY_BYTES, Pending, has_delays, load, produce};
-use crate::load::spec::{Consume, Due, LoadSpec, Produce, Until};
+use super::super::{Contestant, bytes, consume, load, short};
+use super::{BODY_BYTES, Pending, has_delays, produce};
 use crate::results::Outcome;
-use crate::systems::{Cluster, Kind};
+use crate::systems::Kind;
 
 /// Messages that are published before they fall due are published at this rate at least, or nothing is measured.
 const PUBLISHED_PER_SECOND_MIN: u64 = 10_000;
@@ -77,7 +78,7 @@ impl Lateness {
         if self.pending.messages > 0 {
             self.pending.schedule(&cluster).await?;
         }
-        let measured = measure(&cluster, &self.load(&cluster)).await?;
+        let measured = measure(&cluster, &load(&cluster, 1, self.timing.produce(), Some(consume()))).await?;
         let outcome = self.outcome(&measured)?;
         cluster.stop().await?;
         Ok(outcome)
@@ -97,20 +98,14 @@ impl Lateness {
             // After the first was due.
             outcome.set("all_received_after_s", report.total_seconds - due_seconds);
         }
-        outcome.set("schedule_messages_per_second", report.confirmed as f64 / report.publish_seconds);
+        outcome.set("schedule_messages_per_second", report.publish_rate);
         latency(&mut outcome, "schedule_confirm", report.confirm_latency);
-        latency(&mut outcome, "lateness", report.receipt_latency);
+        latency(&mut outcome, "lateness", report.release_lateness);
         measured.costs(&mut outcome, report.received, BODY_BYTES);
         measured.memory(&mut outcome);
         outcome.set("publishes_failed", report.failed as f64);
         outcome.set("received_again", report.duplicates as f64);
         Ok(outcome)
-    }
-
-    fn load(&self, cluster: &Cluster) -> LoadSpec {
-        let consume =
-            Consume { consumers: CONSUMERS, credit: CREDIT, expect: Vec::new(), patience_seconds: PATIENCE_SECONDS };
-        LoadSpec { consume: Some(consume), ..load(cluster, self.timing.produce()) }
     }
 }
 

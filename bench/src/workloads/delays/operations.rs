@@ -55,7 +55,7 @@ impl Operations {
 
     fn scheduled(&self, outcome: &mut Outcome, scheduled: &Measurement) {
         let report = &scheduled.report;
-        outcome.set("schedule_messages_per_second", report.confirmed as f64 / report.publish_seconds);
+        outcome.set("schedule_messages_per_second", report.publish_rate);
         latency(outcome, "schedule_confirm", report.confirm_latency);
         scheduled.costs(outcome, report.confirmed, BODY_BYTES);
         scheduled.memory(outcome);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use clap::Args;
+use dwell_load::{Consume, Due, IDENTITY_BYTES, LoadSpec, Produce, Until};
 
-use super::identity::IDENTITY_BYTES;
 use crate::times::parse_duration;
 
 /// Makes load, and measures. Prints a progress line each second to standard error.
@@ -17,7 +17,7 @@ pub struct BenchArguments {
     /// Unconfirmed messages of each producer
     #[arg(long, default_value_t = 1000)]
     pub in_flight: usize,
-    /// Consumers, each with a connection of its own. 0: only publish
+    /// Consumers; up to eight have a connection each, more share them. 0: only publish
     #[arg(long, default_value_t = 4)]
     pub consumers: u32,
     /// Messages that a consumer may hold: 1 to 10000
@@ -72,23 +72,38 @@ impl BenchArguments {
         Ok(())
     }
 
-    /// True if messages are due later than they are published.
-    pub fn is_delayed(&self) -> bool {
-        !(self.delay + self.delay_spread).is_zero()
-    }
-
-    /// How many messages this producer publishes; no limit if the time is limited.
-    pub fn share(&self, producer: u32) -> u64 {
-        if self.duration.is_some() {
-            return u64::MAX;
+    /// The load that they ask for.
+    pub fn load(&self) -> LoadSpec {
+        let until = match self.duration {
+            Some(duration) => Until::Seconds(duration.as_secs_f64()),
+            None => Until::Messages(self.messages.unwrap_or(MESSAGES)),
+        };
+        let produce = Produce {
+            producers: self.producers,
+            in_flight: self.in_flight,
+            body_bytes: self.body_bytes,
+            until,
+            rate: self.rate.map(|rate| rate as f64),
+            due: self.due(),
+        };
+        let consume = Consume {
+            consumers: self.consumers,
+            credit: self.credit,
+            expect: Vec::new(),
+            patience_seconds: self.patience.as_secs_f64(),
+        };
+        LoadSpec {
+            run: rand::random(),
+            queues: (0..self.queues).map(|number| format!("{}-{number}", self.queue_prefix)).collect(),
+            produce: Some(produce),
+            consume: (self.consumers > 0).then_some(consume),
         }
-        let (messages, producers) = (self.messages.unwrap_or(MESSAGES), u64::from(self.producers));
-        messages / producers + u64::from(u64::from(producer) < messages % producers)
     }
 
-    /// The names of the queues.
-    pub fn queue_names(&self) -> Vec<String> {
-        (0..self.queues).map(|number| format!("{}-{number}", self.queue_prefix)).collect()
+    fn due(&self) -> Option<Due> {
+        let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let (shortest, longest) = (self.delay, self.delay + self.delay_spread);
+        (!longest.is_zero()).then(|| Due::After { ms_min: milliseconds(shortest), ms_max: milliseconds(longest) })
     }
 }
 
@@ -109,10 +124,26 @@ mod tests {
     }
 
     #[test]
-    fn the_shares_of_the_producers_make_up_the_whole() {
-        let arguments = parse(&["--messages", "10", "--producers", "4"]);
-        assert_eq!((0..4).map(|producer| arguments.share(producer)).collect::<Vec<_>>(), [3, 3, 2, 2]);
-        assert_eq!(parse(&["--duration", "1s"]).share(0), u64::MAX);
+    fn messages_are_limited_by_number_unless_a_time_is_given() {
+        let until = |arguments: &[&str]| parse(arguments).load().produce.unwrap().until;
+        assert_eq!(until(&[]), Until::Messages(100_000));
+        assert_eq!(until(&["--messages", "10"]), Until::Messages(10));
+        assert_eq!(until(&["--duration", "1500ms"]), Until::Seconds(1.5));
+    }
+
+    #[test]
+    fn messages_are_delayed_if_a_delay_or_a_spread_is_given() {
+        let due = |arguments: &[&str]| parse(arguments).load().produce.unwrap().due;
+        assert_eq!(due(&[]), None);
+        assert_eq!(due(&["--delay", "2s"]), Some(Due::After { ms_min: 2000, ms_max: 2000 }));
+        assert_eq!(due(&["--delay", "2s", "--delay-spread", "500ms"]), Some(Due::After { ms_min: 2000, ms_max: 2500 }));
+    }
+
+    #[test]
+    fn without_consumers_nothing_is_consumed() {
+        assert!(parse(&["--consumers", "0"]).load().consume.is_none());
+        let load = parse(&["--queues", "2", "--queue-prefix", "q"]).load();
+        assert_eq!((load.queues, load.consume.unwrap().consumers), (vec!["q-0".to_owned(), "q-1".to_owned()], 4));
     }
 
     #[test]

@@ -9,14 +9,14 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::Instant;
 
-use super::identity::Identity;
-use super::measurements::Latencies;
-use super::run::Run;
-use super::schedule::{due_ms, now_us};
-use super::spec::Produce;
-use crate::drivers::Producer;
+use crate::driver::Producer;
+use crate::identity::Identity;
+use crate::measurements::Latencies;
+use crate::run::Run;
+use crate::schedule::{due_ms, now_us};
+use crate::spec::Produce;
 
-/// So many publishes of one producer may fail: when a leader dies, some do.
+/// So many publishes of one producer may fail.
 const FAILURES_MAX: u64 = 100_000;
 /// Between a publish that failed and the next.
 const FAILURE_PAUSE: Duration = Duration::from_millis(5);
@@ -28,8 +28,13 @@ struct Outcome {
     result: anyhow::Result<()>,
 }
 
-/// Publishes its share, with so many in flight, and answers the confirm latencies.
-pub async fn run<P: Producer>(run: Arc<Run>, producer: u32, mut channel: P) -> anyhow::Result<Latencies> {
+/// Publishes its share of a load that began then, with so many in flight, and answers the confirm latencies.
+pub async fn run<P: Producer>(
+    run: Arc<Run>,
+    producer: u32,
+    mut channel: P,
+    began_us: u64,
+) -> anyhow::Result<Latencies> {
     let produce = run.spec.produce.as_ref().context("a producer needs to know what to produce")?;
     let mut latencies = Latencies::new()?;
     let mut confirming = FuturesUnordered::new();
@@ -52,18 +57,20 @@ pub async fn run<P: Producer>(run: Arc<Run>, producer: u32, mut channel: P) -> a
                         latencies.record_us(sent.elapsed().as_micros() as i64);
                         run.ledger.confirm(producer, number);
                     }
-                    Err(error) => fail(&run, &mut failures, error).await?,
+                    Err(error) => fail::<P>(&run, &mut failures, error).await?,
                 }
             }
             sent = pace.next(number), if room => {
-                let (body, due_ms) = message(&run, produce, producer, number, sent.elapsed());
+                let due_ms = due_ms(produce, producer, number, began_us);
+                let at_us = at_us(&run, due_ms, sent.elapsed());
+                let body = Identity { run: run.spec.run, producer, number, at_us }.body(produce.body_bytes);
                 let queue = &run.spec.queues[((number + u64::from(producer)) % run.spec.queues.len() as u64) as usize];
                 match channel.send(queue, body, due_ms).await {
                     Ok(confirm) => {
                         confirming.push(confirm.map(move |result| Outcome { number, sent, result }));
                         number += 1;
                     }
-                    Err(error) => fail(&run, &mut failures, error).await?,
+                    Err(error) => fail::<P>(&run, &mut failures, error).await?,
                 }
             }
             () = run.stopping.cancelled(), if more => {}
@@ -72,29 +79,27 @@ pub async fn run<P: Producer>(run: Arc<Run>, producer: u32, mut channel: P) -> a
 }
 
 /// Some publishes may fail, and the report says how many.
-async fn fail(run: &Run, failures: &mut u64, error: anyhow::Error) -> anyhow::Result<()> {
+async fn fail<P: Producer>(run: &Run, failures: &mut u64, error: anyhow::Error) -> anyhow::Result<()> {
     run.ledger.fail();
     *failures += 1;
-    if *failures >= FAILURES_MAX {
-        return Err(error.context("too many publishes failed"));
+    if !P::may_pass(&error) {
+        return Err(error);
     }
-    tracing::debug!(%error, "a message is not confirmed");
+    match *failures {
+        FAILURES_MAX => return Err(error.context("too many publishes failed")),
+        // Why, once: all that fail after it in the same moment have the same reason.
+        1 => tracing::warn!(%error, "a message is not confirmed"),
+        _ => tracing::debug!(%error, "a message is not confirmed"),
+    }
     tokio::time::sleep(FAILURE_PAUSE).await;
     Ok(())
 }
 
-/// The body of a message that should have been sent `late` ago, and when it is due.
-fn message(run: &Run, produce: &Produce, producer: u32, number: u64, late: Duration) -> (bytes::Bytes, Option<u64>) {
-    let due_ms = due_ms(produce, producer, number, run.began_us.get().copied().unwrap_or_default());
-    let at_us = match due_ms {
-        Some(due_ms) => due_ms * 1000,
-        None => now_us() - late.as_micros() as u64,
-    };
-    if due_ms.is_some() {
-        run.last_due_us.fetch_max(at_us, Ordering::Relaxed);
-    }
-    let identity = Identity { run: run.spec.run, producer, number, at_us };
-    (identity.body(produce.body_bytes), due_ms)
+/// From when on the receipt of a message counts: its due time, or when it should have been sent, which was `late` ago.
+fn at_us(run: &Run, due_ms: Option<u64>, late: Duration) -> u64 {
+    let Some(due_ms) = due_ms else { return now_us() - late.as_micros() as u64 };
+    run.last_due_us.fetch_max(due_ms * 1000, Ordering::Relaxed);
+    due_ms * 1000
 }
 
 /// When to send the next message.
@@ -135,7 +140,7 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::spec::Until;
+    use crate::spec::Until;
 
     #[tokio::test(start_paused = true)]
     async fn a_message_that_was_held_up_counts_from_its_planned_time() {

@@ -2,21 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::systems::Kind;
-
-/// Describes one load to the process that makes it.
+/// Describes one load, whatever the system under test.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LoadSpec {
-    /// What is at the addresses.
-    pub system: Kind,
-    /// host:port of every node. The system's client chooses among them as its users' clients do.
-    pub addresses: Vec<String>,
     /// Stands in every message: tells runs apart.
     pub run: u64,
     /// The queues, over which the messages are spread evenly.
     pub queues: Vec<String>,
-    /// Make the queues first.
-    pub declare: bool,
     /// Publish.
     pub produce: Option<Produce>,
     /// Consume until all that is expected has come.
@@ -41,7 +33,7 @@ pub struct Produce {
 }
 
 /// When to stop publishing.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Until {
     /// So many messages over all producers.

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::spec::{Due, Produce};
+use crate::spec::{Due, Produce};
 
 /// Microseconds since the Unix epoch, by the clock that the servers read as well.
 pub fn now_us() -> u64 {
@@ -31,7 +31,7 @@ fn share(span_ms: u64, position: u64, messages: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::spec::Until;
+    use crate::spec::Until;
 
     fn produce(due: Option<Due>) -> Produce {
         Produce { producers: 2, in_flight: 1, body_bytes: 100, until: Until::Messages(10), rate: None, due }

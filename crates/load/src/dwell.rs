@@ -2,14 +2,13 @@
 
 use bytes::Bytes;
 use dwell_client::{
-    Client, ConsumeOptions, Consumer as Stream, Delivery as Leased, PublishMessage, Publisher, PublisherOptions,
-    QueueSettings,
+    Client, ClientOptions, ConsumeOptions, Consumer as Stream, Delivery as Leased, Error, PublishMessage, Publisher,
+    PublisherOptions, QueueSettings,
 };
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 
-use super::{CONSUMER_CONNECTIONS, Consumer, Delivery, Driver, Producer};
-use crate::load::spec::LoadSpec;
+use crate::driver::{CONSUMER_CONNECTIONS, Consumer, Delivery, Driver, Producer};
 
 /// Queues that are declared at a time.
 const DECLARING: usize = 32;
@@ -17,15 +16,21 @@ const DECLARING: usize = 32;
 /// A client of Dwell.
 pub struct DwellDriver {
     addresses: Vec<String>,
+    options: ClientOptions,
     consuming: Vec<Client>,
 }
 
 impl DwellDriver {
     /// Knows the nodes; connects when something is opened.
-    pub fn connect(spec: &LoadSpec) -> anyhow::Result<DwellDriver> {
-        let client = || Client::connect(spec.addresses.clone());
-        let consuming = (0..CONSUMER_CONNECTIONS).map(|_| client()).collect::<Result<_, _>>()?;
-        Ok(DwellDriver { addresses: spec.addresses.clone(), consuming })
+    pub fn new(addresses: Vec<String>, options: ClientOptions) -> Result<DwellDriver, Error> {
+        let mut driver = DwellDriver { addresses, options, consuming: Vec::new() };
+        driver.consuming = (0..CONSUMER_CONNECTIONS).map(|_| driver.client()).collect::<Result<_, _>>()?;
+        Ok(driver)
+    }
+
+    /// A client with connections of its own, as another process would have.
+    fn client(&self) -> Result<Client, Error> {
+        Client::connect_with(&self.addresses, self.options.clone())
     }
 }
 
@@ -34,14 +39,14 @@ impl Driver for DwellDriver {
     type Consumer = Stream;
 
     async fn declare(&self, queues: &[String]) -> anyhow::Result<()> {
-        let client = Client::connect(self.addresses.clone())?;
+        let client = self.client()?;
         let queues = futures::stream::iter(queues.to_owned()).map(Ok::<_, anyhow::Error>);
         let declare = |queue| async { client.declare_queue(queue, QueueSettings::default()).await.map(drop) };
         queues.try_for_each_concurrent(DECLARING, |queue| async { Ok(declare(queue).await?) }).await
     }
 
     async fn producer(&self) -> anyhow::Result<Publisher> {
-        Ok(Client::connect(self.addresses.clone())?.publisher(PublisherOptions::default()))
+        Ok(self.client()?.publisher(PublisherOptions::default()))
     }
 
     async fn consumer(&self, queue: &str, number: u32, credit: u32) -> anyhow::Result<Stream> {
@@ -60,6 +65,14 @@ impl Producer for Publisher {
         }
         let confirm = self.submit_one(message).await?;
         Ok(async move { Ok(confirm.await.map(drop)?) }.boxed())
+    }
+
+    fn may_pass(error: &anyhow::Error) -> bool {
+        // The others would come for every message.
+        matches!(
+            error.downcast_ref(),
+            Some(Error::Timeout { .. } | Error::Unavailable { .. } | Error::ResourceExhausted(_))
+        )
     }
 }
 
@@ -87,5 +100,9 @@ impl Delivery for Leased {
 
     async fn ack(self) -> anyhow::Result<()> {
         Ok(Leased::ack(&self).await?)
+    }
+
+    fn is_in_doubt(error: &anyhow::Error) -> bool {
+        error.downcast_ref().is_some_and(Error::is_outcome_unknown)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Longest latency that is told apart from longer ones: an hour, in microseconds.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
@@ -16,6 +16,7 @@ pub struct Latencies {
 }
 
 impl Latencies {
+    /// None so far.
     pub fn new() -> anyhow::Result<Latencies> {
         Ok(Latencies { microseconds: Histogram::new_with_max(LATENCY_US_MAX, 3)? })
     }
@@ -48,12 +49,17 @@ impl Latencies {
 }
 
 /// The distribution of a latency, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
+    /// How many were measured.
     pub count: u64,
+    /// The median.
     pub p50_ms: f64,
+    /// 99 of 100 are not longer.
     pub p99_ms: f64,
+    /// 999 of 1000 are not longer.
     pub p999_ms: f64,
+    /// The longest.
     pub max_ms: f64,
 }
 

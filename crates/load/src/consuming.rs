@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 
-use super::identity::Identity;
-use super::measurements::Latencies;
-use super::run::Run;
-use super::schedule::now_us;
-use crate::drivers::{Consumer, Delivery};
+use crate::driver::{Consumer, Delivery};
+use crate::identity::Identity;
+use crate::measurements::Latencies;
+use crate::run::Run;
+use crate::schedule::now_us;
 
 /// Consumes until everything has come. Answers the latencies from when a message was due, or published, to its
 /// receipt.
@@ -27,11 +27,11 @@ pub async fn run<C: Consumer>(run: Arc<Run>, mut consumer: C) -> anyhow::Result<
                 check(&run, &delivery, &mut latencies);
                 acknowledging.push(delivery.ack());
             }
-            Some(acknowledged) = acknowledging.next() => note(&run, acknowledged),
+            Some(acknowledged) = acknowledging.next() => note::<C::Delivery>(&run, acknowledged),
         }
     }
     while let Some(acknowledged) = acknowledging.next().await {
-        note(&run, acknowledged);
+        note::<C::Delivery>(&run, acknowledged);
     }
     consumer.close().await?;
     Ok(latencies)
@@ -54,9 +54,10 @@ fn check(run: &Run, delivery: &impl Delivery, latencies: &mut Latencies) {
     }
 }
 
-fn note(run: &Run, acknowledged: anyhow::Result<()>) {
+fn note<D: Delivery>(run: &Run, acknowledged: anyhow::Result<()>) {
     if let Err(error) = acknowledged {
-        run.unacknowledged.fetch_add(1, Ordering::Relaxed);
+        let count = if D::is_in_doubt(&error) { &run.acknowledged_perhaps } else { &run.unacknowledged };
+        count.fetch_add(1, Ordering::Relaxed);
         tracing::debug!(%error, "a message was not acknowledged");
     }
 }
