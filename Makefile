@@ -6,9 +6,10 @@ APT_PACKAGES := g++ libclang-dev
 JEPSEN_APT_PACKAGES := e2fsprogs iproute2 libfaketime mount util-linux xfsprogs
 INSTRUCTIONS_APT_PACKAGES := valgrind
 BENCH_APT_PACKAGES := iproute2 nats-server rabbitmq-server
+DEPLOY_APT_PACKAGES := prometheus
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help run test unit e2e faults sim jepsen jepsen-long jepsen-short jepsen-setup check fix setup build bench bench-peers compare failover bench-setup instructions instructions-setup
+.PHONY: help run test unit e2e faults sim jepsen jepsen-long jepsen-short jepsen-setup check fix setup build bench bench-peers compare failover bench-setup instructions instructions-setup deploy-check deploy-setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +17,7 @@ help: ## list the targets
 run: setup build ## the main job: three servers, delayed messages, the leader killed in the middle, a report
 	$(CARGO) run --release --quiet --package dwell-tests --bin failover-demo
 
-test: setup check unit e2e faults instructions ## check, all unit tests, the end-to-end tests with real server processes, also broken ones, and counted instructions
+test: setup check unit e2e faults instructions deploy-check ## check, all unit tests, the end-to-end tests with real server processes, also broken ones, counted instructions, and what is in deploy/
 
 unit: ## the tests of all crates, without servers
 	$(CARGO) test --release --workspace --exclude dwell-tests
@@ -113,18 +114,34 @@ failover: setup ## how long confirms pause when the leader is killed, frozen or 
 	$(BENCH_OWNED)
 
 # Debian starts the services of what it installs, unless policy-rc.d forbids it. Ours is not left behind.
+define INSTALL_WITHOUT_SERVICES
+set -ex; \
+$(SUDO) apt-get update; \
+policy=/usr/sbin/policy-rc.d; \
+if ! [ -e $$policy ]; then \
+	trap '$(SUDO) rm -f '$$policy EXIT; \
+	printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee $$policy >/dev/null; \
+	$(SUDO) chmod +x $$policy; \
+fi; \
+$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends
+endef
+
 bench-setup: ## install what `make bench-peers` needs and is missing: iproute2, nats-server, rabbitmq-server (Debian, Ubuntu)
 	@if ! { PATH="$$PATH:/usr/sbin:/sbin"; command -v ip && command -v nats-server && command -v rabbitmq-server; } >/dev/null; then \
 		if ! command -v apt-get >/dev/null; then echo "install $(BENCH_APT_PACKAGES), then try again" >&2; exit 1; fi; \
-		set -ex; \
-		$(SUDO) apt-get update; \
-		policy=/usr/sbin/policy-rc.d; \
-		if ! [ -e $$policy ]; then \
-			trap '$(SUDO) rm -f '$$policy EXIT; \
-			printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee $$policy >/dev/null; \
-			$(SUDO) chmod +x $$policy; \
-		fi; \
-		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $(BENCH_APT_PACKAGES); \
+		$(INSTALL_WITHOUT_SERVICES) $(BENCH_APT_PACKAGES); \
+	fi
+
+# The metrics and labels that rules and dashboard ask for are compared with what servers export.
+deploy-check: setup deploy-setup build ## Prometheus' rules and their tests, and that deploy/ and docs/ name the metrics that there are
+	promtool check rules deploy/prometheus/dwell.rules.yaml
+	promtool test rules deploy/prometheus/dwell.rules.test.yaml
+	$(CARGO) test --release --package dwell-tests --test deploy
+
+deploy-setup: ## install what `make deploy-check` needs and is missing: promtool, of prometheus (Debian, Ubuntu)
+	@if ! command -v promtool >/dev/null; then \
+		if ! command -v apt-get >/dev/null; then echo "install $(DEPLOY_APT_PACKAGES), then try again" >&2; exit 1; fi; \
+		$(INSTALL_WITHOUT_SERVICES) $(DEPLOY_APT_PACKAGES); \
 	fi
 
 # Run from here, where the figures are.
