@@ -156,9 +156,11 @@ impl Reference {
                     self.become_ready(sequence);
                     self.dispatch_returned(queue);
                 }
+                // It makes nothing ready. Whose turn in its group comes by it has it at the end of the command, or with
+                // what becomes ready before: the higher priority goes first.
                 Timer::Expiry { queue, sequence } => {
                     self.expire(sequence);
-                    self.dispatch_returned(queue);
+                    self.allow_wake(queue);
                 }
                 Timer::Dedupe => self.dedupe.retain(|_, (_, until_ms)| *until_ms != at_ms),
                 Timer::Producer => {
