@@ -354,9 +354,11 @@ impl ConsumerStream {
     /// Detaches a consumer that the client ended, and says so when that is done.
     fn detach(&mut self, number: u32, attached: Option<Attached>, close: bool) {
         let services = self.services.clone();
+        // In a task of its own: it is to be detached also if the stream ends meanwhile.
+        let detaching = attached.map(|attached| tokio::spawn(async move { services.detach(attached, close).await }));
         let detaching = async move {
-            if let Some(attached) = attached {
-                services.detach(attached, close).await;
+            if let Some(detaching) = detaching {
+                let _ = detaching.await;
             }
             Done::Detached { number }
         };

@@ -24,13 +24,30 @@ pub(super) struct Attached {
     pub(super) lost: Vec<Lease>,
 }
 
+/// An outcome that is waited for. One that came and was not taken is not forgotten.
+struct Attaching {
+    services: Services,
+    outcome: oneshot::Receiver<Result<Attached, RequestError>>,
+}
+
+impl Drop for Attaching {
+    fn drop(&mut self) {
+        self.outcome.close();
+        if let Ok(Ok(unwanted)) = self.outcome.try_recv() {
+            let services = self.services.clone();
+            tokio::spawn(async move { services.detach(unwanted, false).await });
+        }
+    }
+}
+
 impl Services {
     /// Attaches a consumer. If nobody takes the outcome, it is detached again.
     pub(super) fn attach(&self, attach: Attach) -> impl Future<Output = Result<Attached, RequestError>> + use<> {
         let (answer, outcome) = oneshot::channel();
         // In a task of its own: the outcome matters also when the stream is gone.
         tokio::spawn(self.clone().attach_and_answer(attach, answer));
-        async { outcome.await.unwrap_or(Err(RequestError::UnexpectedReply)) }
+        let mut attaching = Attaching { services: self.clone(), outcome };
+        async move { (&mut attaching.outcome).await.unwrap_or(Err(RequestError::UnexpectedReply)) }
     }
 
     async fn attach_and_answer(self, attach: Attach, answer: oneshot::Sender<Result<Attached, RequestError>>) {
