@@ -11,7 +11,7 @@ use dwell_machine::{CloseReason, Command, Reply, SetCredit};
 use dwell_proto::v1;
 use dwell_proto::v1::consume_request::Request as ConsumerRequest;
 use dwell_proto::v1::consume_response::Response as ConsumerResponse;
-use futures::future::{BoxFuture, FutureExt, join_all};
+use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{BoxStream, FuturesUnordered, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,7 +19,7 @@ use tonic::{Status, Streaming};
 
 use self::attachment::Attached;
 use self::batch::Batch;
-use self::consumer::{Phase, StreamConsumer};
+use self::consumer::{Holding, Phase, StreamConsumer};
 use super::deliveries::leases_of;
 use super::publish_stream::failure_of;
 use super::{Services, accepted};
@@ -29,6 +29,8 @@ use crate::validate;
 
 /// Leases in settlements that may be under way; the server reads no further until then. One request may hold as many.
 const SETTLING_LEASES_MAX: usize = 10_000;
+/// Requests that may be under way: each consumer may be attached and taken off, and settle in a few ways.
+const PENDING_MAX: usize = 10 * STREAM_CONSUMERS_MAX;
 /// Events taken from the hub, requests read and answers gathered before what came of them is sent.
 const STRIDE: usize = 1024;
 /// Batches of responses waiting for the client to read them.
@@ -90,17 +92,14 @@ impl ConsumerStream {
             self.batch.fail(status);
             let _ = self.flush().await;
         }
-        // Those that are attaching are detached by who attaches them: nobody takes the outcome any more.
-        let attached = std::mem::take(&mut self.consumers).into_values().filter_map(StreamConsumer::attached);
-        let detaching: Vec<_> = attached.map(|attached| self.services.detach(attached, false)).collect();
-        join_all(detaching).await;
+        // Dropping its consumers detaches them.
     }
 
     async fn serve(&mut self, mut requests: Streaming<v1::ConsumeRequest>) -> StreamEnd {
         loop {
             let step = tokio::select! {
                 Some(done) = self.pending.next() => self.take_done(done),
-                request = requests.message(), if self.settling_leases < SETTLING_LEASES_MAX => {
+                request = requests.message(), if self.may_read() => {
                     self.take_requests(request, &mut requests).await
                 }
                 events = self.subscription.next(STRIDE) => self.take_events(events).await,
@@ -112,6 +111,10 @@ impl ConsumerStream {
                 return end;
             }
         }
+    }
+
+    fn may_read(&self) -> bool {
+        self.settling_leases < SETTLING_LEASES_MAX && self.pending.len() < PENDING_MAX
     }
 
     /// Sends what was put together.
@@ -144,7 +147,7 @@ impl ConsumerStream {
                 let Some(consumer) = self.consumer_of(number, attachment) else { return Ok(()) };
                 match outcome {
                     Ok(_) => consumer.holding.credit = credit,
-                    Err(error) => self.end(number, Some(failure_of(error))),
+                    Err(error) => self.end(number, failure_of(error)),
                 }
                 Ok(())
             }
@@ -157,7 +160,7 @@ impl ConsumerStream {
     }
 
     fn consumer_of(&mut self, number: u32, attachment: u64) -> Option<&mut StreamConsumer> {
-        self.consumers.get_mut(&number).filter(|consumer| consumer.attachment == attachment)
+        self.consumers.get_mut(&number).filter(|consumer| consumer.attachment_id == attachment)
     }
 
     async fn take_requests(
@@ -169,7 +172,7 @@ impl ConsumerStream {
         for _ in 0..STRIDE {
             let Ok(Some(request)) = next else { return Err(StreamEnd::Gone) };
             self.request(request).await?;
-            if self.settling_leases >= SETTLING_LEASES_MAX {
+            if !self.may_read() {
                 break;
             }
             match requests.message().now_or_never() {
@@ -214,10 +217,10 @@ impl ConsumerStream {
             let problem = format!("{number} is attached already, and must not `attach` again");
             return Err(StreamEnd::Failed(invalid("consumer", problem).into()));
         }
-        let mut attach = match validate::attach(attach).and_then(|attach| self.admit(attach)) {
+        let mut attach = match self.admit(attach) {
             Ok(attach) => attach,
             Err(error) => {
-                self.end(number, Some(failure_of(error.into())));
+                self.end(number, failure_of(RequestError::from(error)));
                 return Ok(());
             }
         };
@@ -225,18 +228,25 @@ impl ConsumerStream {
         if attach.consumer_id.is_empty() {
             attach.consumer_id = format!("{:032x}", rand::random::<u128>());
         }
-        let attachment = attach.attachment;
-        self.subscription.add(attachment);
-        self.numbers.insert(attachment, number);
-        self.consumers.insert(number, StreamConsumer::attaching(&attach));
-        let attaching = self.services.attach(attach);
-        let attaching = attaching.map(move |outcome| Done::Attached { number, attachment, outcome });
+        let attachment_id = attach.attachment;
+        self.subscription.add(attachment_id);
+        self.numbers.insert(attachment_id, number);
+        let (queue, consumer_id) = (attach.queue.clone(), attach.consumer_id.clone());
+        let (holding, phase) = (Holding::of(&attach), Phase::Attaching { early: Vec::new() });
+        let (attachment, outcome) = self.services.attach(attach);
+        let consumer = StreamConsumer { queue, consumer_id, attachment_id, attachment, holding, phase };
+        self.consumers.insert(number, consumer);
+        let attaching = outcome.map(move |outcome| {
+            let outcome = outcome.unwrap_or(Err(RequestError::UnexpectedReply));
+            Done::Attached { number, attachment: attachment_id, outcome }
+        });
         self.pending.push(attaching.boxed());
         Ok(())
     }
 
     /// Looks whether the stream takes one more consumer.
-    fn admit(&self, attach: dwell_machine::Attach) -> Result<dwell_machine::Attach, Invalid> {
+    fn admit(&self, attach: v1::Attach) -> Result<dwell_machine::Attach, Invalid> {
+        let attach = validate::attach(attach)?;
         if self.consumers.len() >= STREAM_CONSUMERS_MAX {
             return Err(invalid_field("consumer", format!("is one too many: a stream takes {STREAM_CONSUMERS_MAX}")));
         }
@@ -259,31 +269,19 @@ impl ConsumerStream {
         attachment: u64,
         outcome: Result<Attached, RequestError>,
     ) -> Result<(), StreamEnd> {
-        if self.consumer_of(number, attachment).is_none() {
-            // The client has let go of it meanwhile.
-            self.detach(number, outcome.ok(), false);
-            return Ok(());
-        }
-        let attached = match outcome {
+        // The client may have let go of it meanwhile.
+        let Some(consumer) = self.consumer_of(number, attachment) else { return Ok(()) };
+        let Attached { consumer: machine_consumer, resumed, lost } = match outcome {
             Ok(attached) => attached,
             Err(error) => {
-                self.end(number, Some(failure_of(error)));
+                self.end(number, failure_of(error));
                 return Ok(());
             }
         };
-        let Some(consumer) = self.consumers.get_mut(&number) else { return Ok(()) };
-        tracing::debug!(
-            queue = consumer.queue,
-            consumer_id = consumer.consumer_id,
-            attached.resumed,
-            "consumer attached"
-        );
-        let response = v1::Attached {
-            consumer_id: consumer.consumer_id.clone(),
-            resumed: attached.resumed,
-            lost: leases_of(attached.lost.clone()),
-        };
-        let early = consumer.attach(attached);
+        let consumer_id = consumer.consumer_id.clone();
+        tracing::debug!(queue = consumer.queue, consumer_id, resumed, "consumer attached");
+        let early = consumer.attached(machine_consumer);
+        let response = v1::Attached { consumer_id, resumed, lost: leases_of(lost) };
         self.batch.push(number, ConsumerResponse::Attached(response));
         for event in early {
             self.event(number, event)?;
@@ -311,7 +309,11 @@ impl ConsumerStream {
                 self.pending.push(settlement.map(move |outcome| Done::Settled { number, leases, outcome }).boxed());
             }
             Err(error) => {
-                let settled = v1::Settled { request_id, refused: Some(failure_of(error.into())), ..Default::default() };
+                let settled = v1::Settled {
+                    request_id,
+                    refused: Some(failure_of(RequestError::from(error))),
+                    ..Default::default()
+                };
                 self.batch.push(number, ConsumerResponse::Settled(settled));
             }
         }
@@ -319,18 +321,18 @@ impl ConsumerStream {
 
     fn set_credit(&mut self, number: u32, credit: u32) -> Result<(), StreamEnd> {
         let Some(consumer) = self.consumers.get(&number) else {
-            self.end(number, Some(failure_of(not_attached(number).into())));
+            self.end(number, failure_of(RequestError::from(not_attached(number))));
             return Ok(());
         };
-        let (attachment, old) = (consumer.attachment, consumer.holding.credit);
-        let Phase::Attached(attached) = &consumer.phase else {
+        let (attachment, old) = (consumer.attachment_id, consumer.holding.credit);
+        let Phase::Attached { consumer } = consumer.phase else {
             let problem = format!("{number} is still attaching: it has the credit that it attaches with");
             return Err(StreamEnd::Failed(invalid("consumer", problem).into()));
         };
-        let command = SetCredit { consumer: attached.consumer, attachment, credit };
+        let command = SetCredit { consumer, attachment, credit };
         let checked = validate::credit("credit", credit);
         if let Err(error) = checked.and_then(|credit| self.admit_credit("credit", credit.saturating_sub(old))) {
-            self.end(number, Some(failure_of(error.into())));
+            self.end(number, failure_of(RequestError::from(error)));
             return Ok(());
         }
         let services = self.services.clone();
@@ -340,44 +342,27 @@ impl ConsumerStream {
         Ok(())
     }
 
-    /// The client ends a consumer.
+    /// The client ends a consumer, and is told when that is done.
     fn leave(&mut self, number: u32, close: bool) {
-        let Some(consumer) = self.remove(number) else {
-            return self.end(number, Some(failure_of(not_attached(number).into())));
-        };
-        // One that is still attaching is detached when that is done.
-        if let Phase::Attached(attached) = consumer.phase {
-            self.detach(number, Some(attached), close);
-        }
-    }
-
-    /// Detaches a consumer that the client ended, and says so when that is done.
-    fn detach(&mut self, number: u32, attached: Option<Attached>, close: bool) {
-        let services = self.services.clone();
-        // In a task of its own: it is to be detached also if the stream ends meanwhile.
-        let detaching = attached.map(|attached| tokio::spawn(async move { services.detach(attached, close).await }));
-        let detaching = async move {
-            if let Some(detaching) = detaching {
-                let _ = detaching.await;
+        match self.remove(number) {
+            Some(consumer) => {
+                let leaving = consumer.attachment.leave(close);
+                self.pending.push(leaving.map(move |()| Done::Detached { number }).boxed());
             }
-            Done::Detached { number }
-        };
-        self.pending.push(detaching.boxed());
+            None => self.end(number, failure_of(RequestError::from(not_attached(number)))),
+        }
     }
 
     /// A consumer has ended, and the client is to hear of it.
-    fn end(&mut self, number: u32, failure: Option<v1::Failure>) {
-        if let Some(attached) = self.remove(number).and_then(StreamConsumer::attached) {
-            let services = self.services.clone();
-            tokio::spawn(async move { services.detach(attached, false).await });
-        }
-        self.batch.push(number, ConsumerResponse::Ended(v1::ConsumerEnded { failure }));
+    fn end(&mut self, number: u32, failure: v1::Failure) {
+        drop(self.remove(number));
+        self.batch.push(number, ConsumerResponse::Ended(v1::ConsumerEnded { failure: Some(failure) }));
     }
 
     fn remove(&mut self, number: u32) -> Option<StreamConsumer> {
         let consumer = self.consumers.remove(&number)?;
-        self.numbers.remove(&consumer.attachment);
-        self.subscription.remove(consumer.attachment);
+        self.numbers.remove(&consumer.attachment_id);
+        self.subscription.remove(consumer.attachment_id);
         Some(consumer)
     }
 
@@ -409,9 +394,8 @@ impl ConsumerStream {
                 self.batch.deliver(number, delivery);
             }
             StreamEvent::Close(reason) => {
-                let status = closed(&consumer.queue, reason);
-                let failure = v1::Failure { code: status.code() as i32, message: status.message().to_owned() };
-                self.end(number, Some(failure));
+                let failure = failure_of(closed(&consumer.queue, reason));
+                self.end(number, failure);
             }
         }
         Ok(())

@@ -102,7 +102,7 @@ fn refused(request_id: u64, error: RequestError) -> v1::PublishStreamResponse {
 }
 
 /// A refusal inside a stream that goes on.
-pub(super) fn failure_of(error: RequestError) -> v1::Failure {
-    let status = Status::from(error);
+pub(super) fn failure_of(error: impl Into<Status>) -> v1::Failure {
+    let status = error.into();
     v1::Failure { code: status.code() as i32, message: status.message().to_owned() }
 }

@@ -7,6 +7,7 @@ use dwell_consensus::leadership::Leadership;
 use dwell_machine::{Attach, Command, Detach, Lease, Reply};
 use futures::future::{FusedFuture, FutureExt};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::super::{Services, accepted};
 use crate::status::RequestError;
@@ -14,50 +15,53 @@ use crate::status::RequestError;
 /// Between attempts to detach a consumer while the leader cannot reach the others.
 const DETACH_RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// A consumer that is attached, until it is detached.
+/// How a consumer is attached.
 pub(super) struct Attached {
     pub(super) consumer: u64,
-    attachment: u64,
-    /// In which it was attached.
-    term: u64,
     pub(super) resumed: bool,
     pub(super) lost: Vec<Lease>,
 }
 
-/// An outcome that is waited for. One that came and was not taken is not forgotten.
-struct Attaching {
-    services: Services,
-    outcome: oneshot::Receiver<Result<Attached, RequestError>>,
+/// A consumer that is attached, or about to be. Dropping it detaches it, then or as soon as it is attached.
+pub(super) struct Attachment {
+    /// Told whether the consumer closes.
+    leave: oneshot::Sender<bool>,
+    /// Attaches the consumer, and detaches it. Of its own: it has to be done also if the stream is gone.
+    keeper: JoinHandle<()>,
 }
 
-impl Drop for Attaching {
-    fn drop(&mut self) {
-        self.outcome.close();
-        if let Ok(Ok(unwanted)) = self.outcome.try_recv() {
-            let services = self.services.clone();
-            tokio::spawn(async move { services.detach(unwanted, false).await });
-        }
+impl Attachment {
+    /// Detaches it, and resolves when that is done; with `close` its leases return at once.
+    pub(super) fn leave(self, close: bool) -> impl Future<Output = ()> {
+        // The keeper is gone if the consumer was never attached.
+        let _ = self.leave.send(close);
+        self.keeper.map(drop)
     }
 }
 
 impl Services {
-    /// Attaches a consumer. If nobody takes the outcome, it is detached again.
-    pub(super) fn attach(&self, attach: Attach) -> impl Future<Output = Result<Attached, RequestError>> + use<> {
+    /// Attaches a consumer, and tells how.
+    pub(super) fn attach(&self, attach: Attach) -> (Attachment, oneshot::Receiver<Result<Attached, RequestError>>) {
         let (answer, outcome) = oneshot::channel();
-        // In a task of its own: the outcome matters also when the stream is gone.
-        tokio::spawn(self.clone().attach_and_answer(attach, answer));
-        let mut attaching = Attaching { services: self.clone(), outcome };
-        async move { (&mut attaching.outcome).await.unwrap_or(Err(RequestError::UnexpectedReply)) }
+        let (leave, leaving) = oneshot::channel();
+        let keeper = tokio::spawn(self.clone().keep(attach, answer, leaving));
+        (Attachment { leave, keeper }, outcome)
     }
 
-    async fn attach_and_answer(self, attach: Attach, answer: oneshot::Sender<Result<Attached, RequestError>>) {
+    async fn keep(
+        self,
+        attach: Attach,
+        answer: oneshot::Sender<Result<Attached, RequestError>>,
+        leaving: oneshot::Receiver<bool>,
+    ) {
         let attachment = attach.attachment;
         let mut attaching = pin!(self.group.proposer.propose(Command::Attach(attach)).fuse());
         let outcome = self.in_tenure(&mut attaching).await.and_then(accepted);
         let term = self.group.leadership.borrow().term;
-        let unwanted = match outcome {
+        let consumer = match outcome {
             Ok(Reply::Attached { consumer, resumed, lost }) => {
-                answer.send(Ok(Attached { consumer, attachment, term, resumed, lost })).err().and_then(Result::ok)
+                let _ = answer.send(Ok(Attached { consumer, resumed, lost }));
+                consumer
             }
             outcome => {
                 let _ = answer.send(Err(outcome.err().unwrap_or(RequestError::UnexpectedReply)));
@@ -65,21 +69,18 @@ impl Services {
                 if attaching.is_terminated() {
                     return;
                 }
-                let Ok(Reply::Attached { consumer, resumed, lost }) = attaching.await else { return };
-                Some(Attached { consumer, attachment, term, resumed, lost })
+                let Ok(Reply::Attached { consumer, .. }) = attaching.await else { return };
+                consumer
             }
         };
-        if let Some(unwanted) = unwanted {
-            self.detach(unwanted, false).await;
-        }
+        let close = leaving.await.unwrap_or(false);
+        self.detach(Detach { consumer, attachment, close }, term).await;
     }
 
-    /// Detaches a consumer; with `close` its leases return at once. A leader that cannot reach the others refuses that,
-    /// and may lead on in the same term when it can again: then it would send to nobody what falls to the consumer.
-    /// Every other leadership begins with detaching all.
-    pub(super) async fn detach(&self, attached: Attached, close: bool) {
-        let Attached { consumer, attachment, term, .. } = attached;
-        let detach = Detach { consumer, attachment, close };
+    /// Detaches a consumer that was attached by the term `term`. A leader that cannot reach the others refuses that, and
+    /// may lead on in the same term when it can again: then it would send to nobody what falls to the consumer. Every
+    /// other leadership begins with detaching all.
+    async fn detach(&self, detach: Detach, term: u64) {
         let mut leadership = self.group.leadership.clone();
         let own_id = self.group.node_id;
         let is_another = |now: &Leadership| {

@@ -4,49 +4,32 @@ use dwell_consensus::proposer::Hurry;
 use dwell_machine::Attach;
 use dwell_proto::v1;
 
-use super::attachment::Attached;
+use super::attachment::Attachment;
 use crate::hub::StreamEvent;
 
 pub(super) struct StreamConsumer {
     pub(super) queue: String,
     pub(super) consumer_id: String,
-    pub(super) attachment: u64,
+    /// By which the machine knows it on this stream.
+    pub(super) attachment_id: u64,
+    pub(super) attachment: Attachment,
     pub(super) holding: Holding,
     pub(super) phase: Phase,
 }
 
 pub(super) enum Phase {
     /// With what came to it meanwhile: the entry that attaches it may deliver to it too.
-    Attaching {
-        early: Vec<StreamEvent>,
-    },
-    Attached(Attached),
+    Attaching { early: Vec<StreamEvent> },
+    /// As this consumer of the machine.
+    Attached { consumer: u64 },
 }
 
 impl StreamConsumer {
-    pub(super) fn attaching(attach: &Attach) -> StreamConsumer {
-        StreamConsumer {
-            queue: attach.queue.clone(),
-            consumer_id: attach.consumer_id.clone(),
-            attachment: attach.attachment,
-            holding: Holding { credit: attach.credit, leases: attach.holding.len(), in_groups: false },
-            phase: Phase::Attaching { early: Vec::new() },
-        }
-    }
-
     /// It is attached. Returns what came to it before.
-    pub(super) fn attach(&mut self, attached: Attached) -> Vec<StreamEvent> {
-        match std::mem::replace(&mut self.phase, Phase::Attached(attached)) {
+    pub(super) fn attached(&mut self, consumer: u64) -> Vec<StreamEvent> {
+        match std::mem::replace(&mut self.phase, Phase::Attached { consumer }) {
             Phase::Attaching { early } => early,
-            Phase::Attached(_) => Vec::new(),
-        }
-    }
-
-    /// What is to be detached.
-    pub(super) fn attached(self) -> Option<Attached> {
-        match self.phase {
-            Phase::Attached(attached) => Some(attached),
-            Phase::Attaching { .. } => None,
+            Phase::Attached { .. } => Vec::new(),
         }
     }
 }
@@ -61,6 +44,10 @@ pub(super) struct Holding {
 }
 
 impl Holding {
+    pub(super) fn of(attach: &Attach) -> Holding {
+        Holding { credit: attach.credit, leases: attach.holding.len(), in_groups: false }
+    }
+
     pub(super) fn take(&mut self, delivery: &v1::Delivery) {
         self.leases += 1;
         self.in_groups |= !delivery.group.is_empty();
