@@ -21,6 +21,8 @@ const REAP_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct LocalCluster {
     nodes: Vec<LocalNode>,
+    /// The highest number that a node has, or had: none is given twice.
+    last_id: u64,
     options: LocalClusterOptions,
     directory: PathBuf,
 }
@@ -43,20 +45,21 @@ impl LocalCluster {
         // A relative path would mean another place to a server that changes its working directory.
         let directory = std::fs::canonicalize(&options.directory).map_err(file_error("read", &options.directory))?;
         let manifest = Manifest::load_or_create(&options)?;
-        let nodes = (1_u64..)
+        let nodes: Vec<LocalNode> = (1_u64..)
             .zip(&manifest.nodes)
             .map(|(id, ports)| {
                 let directory = directory.join(format!("node-{id}"));
                 LocalNode::new(id, &manifest.nodes, *ports, &options.binary, directory, &options.environment)
             })
             .collect();
-        Ok(Self { nodes, options, directory })
+        let last_id = nodes.last().map_or(0, LocalNode::id);
+        Ok(Self { nodes, last_id, options, directory })
     }
 
     /// Makes one more node, which waits to be made a member of the cluster, and does not start it. The directory does not
     /// remember it: a cluster that is opened there again has the nodes that it began with.
     pub fn add_node(&mut self) -> Result<u64, LocalClusterError> {
-        let id = self.nodes.iter().map(LocalNode::id).max().unwrap_or(0) + 1;
+        let id = self.last_id + 1;
         let [client, peer, http] = ports::free_ports(3)?[..] else {
             return Err(LocalClusterError::NoFreePorts { wanted: 3 });
         };
@@ -64,6 +67,7 @@ impl LocalCluster {
         let ports = NodePorts { client, peer, http };
         let options = &self.options;
         self.nodes.push(LocalNode::new(id, &[], ports, &options.binary, directory, &options.environment));
+        self.last_id = id;
         Ok(id)
     }
 
@@ -207,6 +211,16 @@ mod tests {
         for statuses in [&minority[..], &two_leaders, &two_terms, &dead_leader, &none_yet, &[]] {
             assert!(agreed_leader(statuses, 3).is_err(), "{statuses:?}");
         }
+    }
+
+    #[test]
+    fn the_number_of_a_node_that_is_gone_is_not_given_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut cluster = LocalCluster::prepare(LocalClusterOptions::new("dwell", 3, directory.path())).unwrap();
+        cluster.remove_node(3).unwrap();
+        assert_eq!(cluster.add_node().unwrap(), 4);
+        cluster.remove_node(4).unwrap();
+        assert_eq!(cluster.add_node().unwrap(), 5);
     }
 
     #[tokio::test]

@@ -31,3 +31,4 @@ pub use manifest::NodePorts;
 pub use node::LocalNode;
 pub use options::LocalClusterOptions;
 pub use ports::free_ports;
+pub use probe::http_get;

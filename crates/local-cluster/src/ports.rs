@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::error::LocalClusterError;
@@ -12,22 +13,25 @@ use crate::error::LocalClusterError;
 /// Where to look: below the usual ephemeral range, above what well-known services use.
 const CANDIDATES: Range<u16> = 15_000..32_000;
 
-/// Offset of the next candidate. Shared by all clusters of this process, so that two that start at the same time
-/// are not given the same ports.
+const COUNT: u16 = CANDIDATES.end - CANDIDATES.start;
+
+/// Offset of this process's first candidate. By lot, which keeps clusters of different processes apart.
+static START: OnceLock<u16> = OnceLock::new();
+
+/// How many candidates were looked at. With one start for the process, two clusters that start at the same time are
+/// not given the same ports.
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
 /// Picks `wanted` ports of 127.0.0.1 that are free now, for servers that are started soon.
 pub fn free_ports(wanted: usize) -> Result<Vec<u16>, LocalClusterError> {
-    let count = CANDIDATES.end - CANDIDATES.start;
-    // A random start keeps clusters of different processes apart.
-    let start = rand::random_range(0..count);
+    let start = START.get_or_init(|| rand::random_range(0..COUNT));
     let ephemeral = ephemeral_range();
     let mut picked = Vec::with_capacity(wanted);
-    for _ in 0..count {
+    for _ in 0..COUNT {
         if picked.len() == wanted {
             break;
         }
-        let offset = (start + NEXT.fetch_add(1, Ordering::Relaxed) % count) % count;
+        let offset = (start + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
         let port = CANDIDATES.start + offset;
         if !ephemeral.contains(&port) && !picked.contains(&port) && is_free(port) {
             picked.push(port);

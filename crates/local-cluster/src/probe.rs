@@ -13,8 +13,8 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// Far more than the metrics of a node.
 const RESPONSE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// Asks for `path`; answers the HTTP status code and the body.
-pub(crate) async fn http_get(address: &str, path: &str) -> Result<(u16, String), String> {
+/// Asks a node's HTTP port for `path`; answers the HTTP status code and the body, or says why there is none after a second.
+pub async fn http_get(address: &str, path: &str) -> Result<(u16, String), String> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         // HTTP/1.0: the answer ends with the connection, and comes in one piece rather than in chunks.
