@@ -1,6 +1,7 @@
-//! How bytes get from client to node and from node to node: TCP, or what a simulation puts in its place.
+//! How bytes get from client to node and from node to node: TCP, with TLS or without, or what a simulation puts in its place.
 
 mod tcp;
+mod tls;
 
 use std::fmt::Debug;
 use std::io;
@@ -19,6 +20,7 @@ use tonic::transport::{Channel, Endpoint, Error};
 use tower::service_fn;
 
 pub use tcp::Tcp;
+pub use tls::{HandshakeFailures, Tls, TlsError, TlsFiles};
 
 /// A way to reach others, and to be reached.
 pub trait Transport: Debug + Send + Sync + 'static {
@@ -27,6 +29,11 @@ pub trait Transport: Debug + Send + Sync + 'static {
 
     /// Listens on an address. The connections that come in never end.
     fn listen(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Incoming>>;
+
+    /// True if nobody on the way can read or change what is sent.
+    fn is_secure(&self) -> bool {
+        false
+    }
 }
 
 /// The connections that others make.
@@ -37,33 +44,51 @@ trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
+/// Who is at the other end of a connection that came in, as far as the transport knows. gRPC services find it among the
+/// extensions of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remote {
+    /// Where it comes from.
+    pub address: Option<SocketAddr>,
+    /// The common name of the certificate that it showed, and proved to have the key of. Always that of a trusted authority.
+    pub certificate_name: Option<String>,
+}
+
 /// A connection of any transport.
-pub struct Connection(Box<dyn Duplex>);
+pub struct Connection {
+    stream: Box<dyn Duplex>,
+    remote: Remote,
+}
 
 impl Connection {
     /// Hides which transport it is of.
     pub fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Connection {
-        Connection(Box::new(stream))
+        Connection { stream: Box::new(stream), remote: Remote::default() }
+    }
+
+    /// Says who is at the other end.
+    pub fn with(self, remote: Remote) -> Connection {
+        Connection { remote, ..self }
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, into)
+        Pin::new(&mut self.stream).poll_read(context, into)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, from)
+        Pin::new(&mut self.stream).poll_write(context, from)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 
     fn poll_write_vectored(
@@ -71,18 +96,20 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, from)
+        Pin::new(&mut self.stream).poll_write_vectored(context, from)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 }
 
 impl Connected for Connection {
-    type ConnectInfo = ();
+    type ConnectInfo = Remote;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Remote {
+        self.remote.clone()
+    }
 }
 
 /// Connects to an endpoint over a transport. The endpoint's own TCP settings do not count.
