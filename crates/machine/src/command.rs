@@ -3,22 +3,28 @@
 //! The types are protobuf messages, because the log of an older node must be readable by a newer one: fields
 //! are only ever added, tags never reused. One log entry is one [`Batch`], preceded by a format version.
 
+mod cluster;
 mod consumer;
 mod exchange;
+mod format;
 mod message;
 mod queue;
 mod revision;
 mod schedule;
+mod user;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message as _;
 
+pub use cluster::*;
 pub use consumer::*;
 pub use exchange::*;
+pub use format::*;
 pub use message::*;
 pub use queue::*;
 pub use revision::*;
 pub use schedule::*;
+pub use user::*;
 
 /// Version of the batch encoding; the first byte of every log entry's payload.
 const BATCH_VERSION: u8 = 1;
@@ -84,7 +90,7 @@ pub struct Envelope {
     /// Absent if it is of a kind that only a newer node knows.
     #[prost(
         oneof = "Command",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27"
     )]
     pub command: Option<Command>,
 }
@@ -141,4 +147,10 @@ pub enum Command {
     DeleteSchedule(DeleteSchedule),
     #[prost(message, tag = "24")]
     ControlSchedule(ControlSchedule),
+    #[prost(message, tag = "25")]
+    Identify(Identify),
+    #[prost(message, tag = "26")]
+    PutUser(PutUser),
+    #[prost(message, tag = "27")]
+    RemoveUser(RemoveUser),
 }

@@ -95,8 +95,7 @@ impl<S: Store> Step<'_, S> {
     }
 
     fn remove_from_lane(&mut self, queue_id: u64, position: Position, ticket: &Ticket) {
-        self.machine.changed_queues.insert(queue_id);
-        if let Some(queue) = self.machine.queues.get_mut(&queue_id) {
+        if let Some(queue) = self.machine.changing(queue_id) {
             queue.remove_ready(self.store, position, ticket);
         }
     }

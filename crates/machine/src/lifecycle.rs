@@ -90,8 +90,7 @@ impl<S: Store> Step<'_, S> {
 
     /// Adds a message to those that may be delivered.
     pub fn put_ready(&mut self, queue_id: u64, position: Position, ticket: Ticket) {
-        self.machine.changed_queues.insert(queue_id);
-        if let Some(queue) = self.machine.queues.get_mut(&queue_id) {
+        if let Some(queue) = self.machine.changing(queue_id) {
             queue.put_ready(self.store, position, ticket);
         }
     }
@@ -116,10 +115,9 @@ impl<S: Store> Step<'_, S> {
     /// Takes the first ready message that is not over its time; those that are expire. Only so many of them in one
     /// command: the timer service finds the others.
     pub fn take_ready(&mut self, queue_id: u64) -> Result<Option<(Position, Ticket)>, StoreError> {
-        self.machine.changed_queues.insert(queue_id);
         let now_ms = self.now_ms();
         for _ in 0..RELEASE_STEP_MAX {
-            let Some(queue) = self.machine.queues.get_mut(&queue_id) else { return Ok(None) };
+            let Some(queue) = self.machine.changing(queue_id) else { return Ok(None) };
             if queue.settings.paused {
                 return Ok(None);
             }

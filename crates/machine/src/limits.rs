@@ -97,5 +97,12 @@ pub const FIRINGS_STEP_MAX: usize = 100;
 pub const AGING_MS_MIN: u64 = 100;
 /// Most messages in one page of a browse.
 pub const BROWSE_PAGE_MAX: usize = 1000;
+/// Most users: they are held in memory, each with three compiled patterns.
+pub const USERS_MAX: usize = 1000;
+/// Longest pattern of a permission, in bytes.
+pub const PATTERN_BYTES_MAX: usize = 1000;
 /// Most horizons of a forecast.
 pub const HORIZONS_MAX: usize = 100;
+
+/// Most nodes that are remembered to hold, or to have held, data of the cluster.
+pub const HOLDERS_MAX: usize = 1000;

@@ -9,7 +9,9 @@ use crate::command::{Binding, Command};
 use crate::death::PendingDeath;
 use crate::key::{self, Timer};
 use crate::migrate::LAYOUT;
-use crate::record::{self, ConsumerRecord, LeaseRecord, MetaRecord, QueueRecord, ScheduleRecord};
+use crate::record::{
+    self, ConsumerRecord, LeaseRecord, MetaRecord, ProducerRecord, QueueRecord, ScheduleRecord, UserRecord,
+};
 use crate::reply::{Applied, Effect, Refusal, Reply};
 use crate::schedule::Schedule;
 use crate::state::{Consumer, Queue};
@@ -44,14 +46,17 @@ pub struct Machine {
     pub(crate) sweeps: BTreeSet<u64>,
     /// Not later than the first row of `Timers`.
     pub(crate) next_timer_ms: Option<u64>,
-    /// Queues whose row is to be written at the end of the entry.
-    pub(crate) changed_queues: BTreeSet<u64>,
+    /// Queues whose row is to be written at the end of the entry, once each.
+    pub(crate) changed_queues: Vec<u64>,
+    /// Producers whose row is to be written at the end of the entry, as it will be.
+    pub(crate) changed_producers: BTreeMap<String, ProducerRecord>,
     /// Queue, level and stretch of time: by how much its count of due messages is to be changed at the end of the
     /// entry.
     pub(crate) due_changes: BTreeMap<(u64, u8, u64), i64>,
     pub(crate) topology: Topology,
     pub(crate) schedules: BTreeMap<u64, Schedule>,
     pub(crate) schedule_names: BTreeMap<String, u64>,
+    pub(crate) users: BTreeMap<String, UserRecord>,
 }
 
 impl Machine {
@@ -73,11 +78,13 @@ impl Machine {
             session_deadlines: BTreeSet::new(),
             sweeps: BTreeSet::new(),
             next_timer_ms: None,
-            changed_queues: BTreeSet::new(),
+            changed_queues: Vec::new(),
+            changed_producers: BTreeMap::new(),
             due_changes: BTreeMap::new(),
             topology: Topology::default(),
             schedules: BTreeMap::new(),
             schedule_names: BTreeMap::new(),
+            users: BTreeMap::new(),
         };
         for_each_row(store, Table::Queues, |row_key, value| {
             machine.restore_queue(id_of(Table::Queues, row_key)?, record::decode(Table::Queues, value)?);
@@ -96,6 +103,11 @@ impl Machine {
         for_each_row(store, Table::Schedules, |row_key, value| {
             let id = id_of(Table::Schedules, row_key)?;
             machine.restore_schedule(id, record::decode(Table::Schedules, value)?);
+            Ok(())
+        })?;
+        for_each_row(store, Table::Users, |_, value| {
+            let user: UserRecord = record::decode(Table::Users, value)?;
+            machine.users.insert(user.name.clone(), user);
             Ok(())
         })?;
         machine.leases_of_consumers = machine.consumers.values().map(Consumer::promised).sum();
@@ -193,10 +205,14 @@ impl Machine {
     }
 
     fn write_changed(&mut self, store: &mut impl Store) -> Result<(), StoreError> {
-        for id in std::mem::take(&mut self.changed_queues) {
-            if let Some(queue) = self.queues.get(&id) {
+        for id in self.changed_queues.drain(..) {
+            if let Some(queue) = self.queues.get_mut(&id) {
+                queue.is_changed = false;
                 store.put(Table::Queues, &key::id(id), record::encode(&queue.record()));
             }
+        }
+        for (producer_id, row) in std::mem::take(&mut self.changed_producers) {
+            store.put(Table::Producers, producer_id.as_bytes(), record::encode(&row));
         }
         self.write_due_changes(store)?;
         store.put(Table::Meta, key::META, record::encode(&self.meta));
@@ -231,6 +247,15 @@ impl Machine {
     pub fn queues(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<QueueView> {
         let ids = named(&self.queue_names, prefix, after);
         ids.filter_map(|id| self.queues.get(&id).map(QueueView::of)).take(limit).collect()
+    }
+
+    /// The queue with this id, for changing: its row will be written.
+    pub(crate) fn changing(&mut self, id: u64) -> Option<&mut Queue> {
+        let queue = self.queues.get_mut(&id)?;
+        if !std::mem::replace(&mut queue.is_changed, true) {
+            self.changed_queues.push(id);
+        }
+        Some(queue)
     }
 
     /// How many leases there are or may come to be.
@@ -305,6 +330,9 @@ impl<S: Store> Step<'_, S> {
             Command::DeclareSchedule(command) => Ok(self.declare_schedule(command)),
             Command::DeleteSchedule(command) => Ok(self.delete_schedule(&command)),
             Command::ControlSchedule(command) => self.control_schedule(&command),
+            Command::Identify(command) => Ok(self.identify(&command)),
+            Command::PutUser(command) => Ok(self.put_user(command)),
+            Command::RemoveUser(command) => Ok(self.remove_user(&command)),
         }
     }
 
@@ -321,8 +349,7 @@ impl<S: Store> Step<'_, S> {
     /// Panics if there is none: ids come from the machine's own tables, where a consumer, lease or name never
     /// outlives its queue.
     pub fn queue(&mut self, id: u64) -> &mut Queue {
-        self.machine.changed_queues.insert(id);
-        self.machine.queues.get_mut(&id).expect("an id taken from the machine's own tables names a queue")
+        self.machine.changing(id).expect("an id taken from the machine's own tables names a queue")
     }
 }
 
@@ -333,7 +360,7 @@ fn for_each_row(
     mut visit: impl FnMut(&Bytes, Bytes) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let mut from = Vec::new();
-    // Above every key: ids are eight bytes, and none is all ones.
+    // Above every key: ids are eight bytes, and none is all ones; names are text, in which no such byte occurs.
     let to = [0xff; 17];
     loop {
         let rows = store.scan(table, &from, &to, OPEN_PAGE)?;

@@ -37,11 +37,14 @@ impl<S: Store> Step<'_, S> {
             }));
         }
         let outcome = work(self)?;
-        self.remember_outcome(&producer, row, &outcome);
+        self.remember_outcome(producer, row, &outcome);
         Ok(reply_of(outcome, false))
     }
 
     fn read_producer(&self, producer_id: &str) -> Result<Option<ProducerRecord>, StoreError> {
+        if let Some(row) = self.machine.changed_producers.get(producer_id) {
+            return Ok(Some(*row));
+        }
         match self.store.get(Table::Producers, producer_id.as_bytes())? {
             Some(value) => record::decode(Table::Producers, value).map(Some),
             None => Ok(None),
@@ -61,18 +64,18 @@ impl<S: Store> Step<'_, S> {
     }
 
     /// A refused command takes its number as well: those behind it are on their way already.
-    fn remember_outcome(&mut self, producer: &ProducerSequence, before: Option<ProducerRecord>, outcome: &Outcome) {
+    fn remember_outcome(&mut self, producer: ProducerSequence, before: Option<ProducerRecord>, outcome: &Outcome) {
         let number = match before {
             Some(row) => row.number,
             None => self.meet_producer(&producer.producer_id),
         };
-        let row = ProducerRecord { last_sequence: producer.sequence, last_seen_ms: self.now_ms(), number };
-        self.store.put(Table::Producers, producer.producer_id.as_bytes(), record::encode(&row));
         let outcome_key = key::outcome(&producer.producer_id, producer.sequence);
-        self.store.put(Table::Outcomes, &outcome_key, record::encode(&record_of(outcome)));
+        self.store.insert(Table::Outcomes, &outcome_key, record::encode(&record_of(outcome)));
         if let Some(forgotten) = producer.sequence.checked_sub(PRODUCER_WINDOW).filter(|sequence| *sequence > 0) {
             self.store.delete(Table::Outcomes, &key::outcome(&producer.producer_id, forgotten));
         }
+        let row = ProducerRecord { last_sequence: producer.sequence, last_seen_ms: self.now_ms(), number };
+        self.machine.changed_producers.insert(producer.producer_id, row);
     }
 
     /// Gives a producer its number, and the timer that will ask whether it is still there.
@@ -154,9 +157,8 @@ impl<S: Store> Step<'_, S> {
             return Ok(());
         }
         self.store.delete(Table::Dedupe, &key::dedupe(timer.queue, &forget.name));
-        if let Some(queue) = self.machine.queues.get_mut(&timer.queue) {
+        if let Some(queue) = self.machine.changing(timer.queue) {
             queue.dedupe_entries -= 1;
-            self.machine.changed_queues.insert(timer.queue);
         }
         Ok(())
     }

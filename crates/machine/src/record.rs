@@ -4,6 +4,7 @@ mod message;
 mod queue;
 mod session;
 mod topology;
+mod user;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -12,6 +13,7 @@ pub use message::*;
 pub use queue::*;
 pub(crate) use session::*;
 pub use topology::*;
+pub use user::*;
 
 use crate::store::{StoreError, Table};
 

@@ -213,6 +213,16 @@ pub enum Refusal {
     SequenceTooOld { producer_id: String, oldest: u64, got: u64 },
     #[error("consumer `{consumer_id}` belongs to queue `{queue}`")]
     ConsumerOfAnotherQueue { consumer_id: String, queue: String },
+    #[error("user `{user}` does not exist")]
+    UserNotFound { user: String },
+    #[error("user `{user}` exists")]
+    UserExists { user: String },
+    #[error("there are users already")]
+    NotTheFirstUser,
+    #[error("user `{user}` is the last administrator: make another one first")]
+    LastAdministrator { user: String },
+    #[error("there are {limit} users, the limit")]
+    TooManyUsers { limit: usize },
 }
 
 /// What the leader does about an applied entry.
@@ -225,6 +235,8 @@ pub enum Effect {
     CloseConsumer { consumer: u64, attachment: u64, reason: CloseReason },
     /// A message of this queue waits and no attached consumer could take it: wake a waiting receive call.
     Wake { queue: u64 },
+    /// Who there is, or what somebody may do, is another than before. For every node, not only the leader.
+    UsersChanged,
 }
 
 /// Why a stream is ended from this side.

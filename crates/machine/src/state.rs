@@ -34,6 +34,8 @@ pub(crate) struct Queue {
     pub dedupe_entries: u64,
     /// When its idle timer fires; 0: it has none.
     pub idle_timer_ms: u64,
+    /// Its row is to be written at the end of the entry.
+    pub is_changed: bool,
 }
 
 impl Queue {
@@ -65,6 +67,7 @@ impl Queue {
             active_consumer: record.active_consumer,
             dedupe_entries: record.dedupe_entries,
             idle_timer_ms: record.idle_timer_ms,
+            is_changed: false,
         }
     }
 

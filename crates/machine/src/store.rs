@@ -63,11 +63,13 @@ pub enum Table {
     Dedupe = 20,
     /// Schedule → definition and state.
     Schedules = 21,
+    /// User name → hash of the password, permissions.
+    Users = 22,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Table; 21] = [
+    pub const ALL: [Table; 22] = [
         Table::Meta,
         Table::Queues,
         Table::Consumers,
@@ -89,6 +91,7 @@ impl Table {
         Table::Groups,
         Table::Dedupe,
         Table::Schedules,
+        Table::Users,
     ];
 
     /// True if a key of this table is never put again before it was deleted. A log-structured store can then

@@ -143,6 +143,8 @@ impl EffectSink for Hub {
             match effect {
                 Effect::Deliver { attachment, delivery, .. } => self.deliver(attachment, delivery),
                 Effect::CloseConsumer { attachment, reason, .. } => self.close(attachment, reason),
+                // Nobody is asked who he is yet.
+                Effect::UsersChanged => {}
                 Effect::Wake { queue } => {
                     if let Some(waiter) = self.waiters.lock().get(&queue) {
                         waiter.notify_one();

@@ -75,12 +75,14 @@ impl From<RequestError> for Status {
 
 fn code_of(refusal: &Refusal) -> Code {
     match refusal {
-        Refusal::QueueNotFound { .. } | Refusal::ExchangeNotFound { .. } | Refusal::ScheduleNotFound { .. } => {
-            Code::NotFound
-        }
-        Refusal::QueueDiffers { .. } | Refusal::ExchangeDiffers { .. } | Refusal::ScheduleDiffers { .. } => {
-            Code::AlreadyExists
-        }
+        Refusal::QueueNotFound { .. }
+        | Refusal::ExchangeNotFound { .. }
+        | Refusal::ScheduleNotFound { .. }
+        | Refusal::UserNotFound { .. } => Code::NotFound,
+        Refusal::QueueDiffers { .. }
+        | Refusal::ExchangeDiffers { .. }
+        | Refusal::ScheduleDiffers { .. }
+        | Refusal::UserExists { .. } => Code::AlreadyExists,
         Refusal::SettingUnknown { .. }
         | Refusal::TooManyTargets { .. }
         | Refusal::TooManyCopies { .. }
@@ -93,7 +95,8 @@ fn code_of(refusal: &Refusal) -> Code {
         | Refusal::TooManyBindings { .. }
         | Refusal::TooManySchedules { .. }
         | Refusal::TooManyConsumers { .. }
-        | Refusal::TooManyLeases { .. } => Code::ResourceExhausted,
+        | Refusal::TooManyLeases { .. }
+        | Refusal::TooManyUsers { .. } => Code::ResourceExhausted,
         Refusal::QueueNotEmpty { .. }
         | Refusal::QueueInUse { .. }
         | Refusal::SettingFixed { .. }
@@ -103,7 +106,9 @@ fn code_of(refusal: &Refusal) -> Code {
         | Refusal::LeaseLost { .. }
         | Refusal::SequenceGap { .. }
         | Refusal::SequenceTooOld { .. }
-        | Refusal::ConsumerOfAnotherQueue { .. } => Code::FailedPrecondition,
+        | Refusal::ConsumerOfAnotherQueue { .. }
+        | Refusal::NotTheFirstUser
+        | Refusal::LastAdministrator { .. } => Code::FailedPrecondition,
     }
 }
 

@@ -41,6 +41,12 @@ pub(crate) struct MetaRecord {
     /// Last number given to a producer.
     #[prost(uint64, tag = "11")]
     pub last_producer: u64,
+    /// The cluster's id; 0: it has none yet.
+    #[prost(fixed64, tag = "12")]
+    pub cluster_id: u64,
+    /// Nodes that hold, or held, data of the cluster, in order.
+    #[prost(uint64, repeated, tag = "13")]
+    pub holders: Vec<u64>,
 }
 
 /// A row of [`crate::Table::Queues`].

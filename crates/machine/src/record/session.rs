@@ -23,7 +23,7 @@ pub(crate) struct ConsumerRecord {
 }
 
 /// A row of [`crate::Table::Producers`].
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub(crate) struct ProducerRecord {
     #[prost(uint64, tag = "1")]
     pub last_sequence: u64,

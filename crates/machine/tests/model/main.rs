@@ -13,6 +13,7 @@ mod routing;
 mod schedules;
 mod sessions;
 mod store;
+mod users;
 mod views;
 #[path = "../workload/mod.rs"]
 mod workload;

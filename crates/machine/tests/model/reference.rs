@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dwell_machine::{
     Binding, Command, Counts, Death, DeathReason, DeclareExchange, Effect, FiringRecord, MessageRecord, QueueSettings,
-    Refusal, Reply, ScheduleDefinition, Totals,
+    Refusal, Reply, ScheduleDefinition, Totals, UserRecord,
 };
 
 /// A queue in sight.
@@ -123,6 +123,7 @@ pub struct Reference {
     /// By number, in the order in which they were bound.
     pub bindings: BTreeMap<u64, Binding>,
     pub schedules: BTreeMap<String, Schedule>,
+    pub users: BTreeMap<String, UserRecord>,
     /// Queue and `dedupe_id` to the first message and the time until which it is remembered.
     pub dedupe: BTreeMap<(u64, String), (u64, u64)>,
     pub last_queue: u64,
@@ -195,6 +196,10 @@ impl Reference {
             Command::DeclareSchedule(declare) => self.declare_schedule(declare),
             Command::DeleteSchedule(delete) => self.delete_schedule(delete),
             Command::ControlSchedule(control) => self.control_schedule(control),
+            // Of no meaning to queues.
+            Command::Identify(_) => Ok(Reply::Done),
+            Command::PutUser(put) => self.put_user(put),
+            Command::RemoveUser(remove) => self.remove_user(remove),
         }
     }
 

@@ -233,6 +233,8 @@ impl Pair {
         prop_assert_eq!(rows(Table::Exchanges), reference.exchanges.len(), "rows of exchanges");
         prop_assert_eq!(rows(Table::Bindings), reference.bindings.len(), "rows of bindings");
         prop_assert_eq!(rows(Table::Schedules), reference.schedules.len(), "rows of schedules");
+        prop_assert_eq!(rows(Table::Users), reference.users.len(), "rows of users");
+        prop_assert_eq!(self.machine.users(None, 100), reference.users.values().cloned().collect::<Vec<_>>(), "users");
         prop_assert_eq!(rows(Table::Producers), reference.producers.len(), "rows of producers");
         // Those of a deleted queue may stay for the rest of their time.
         prop_assert!(rows(Table::Dedupe) >= reference.dedupe.len(), "rows of remembered ids");

@@ -2,8 +2,9 @@
 
 use dwell_machine::{
     Binding, Command, ControlSchedule, Cron, Dates, DeclareExchange, DeclareSchedule, DeleteExchange, DeleteSchedule,
-    DestinationKind, ExchangeKind, ExpireNow, Filter, Interval, Pattern, Recall, Recurrence, Reschedule, Revise,
-    ReviseById, ReviseMatching, Revision, ScheduleControl, ScheduleDefinition, Unbind,
+    DestinationKind, ExchangeKind, ExpireNow, Filter, Interval, Pattern, Permission, PutUser, PutUserWhen, Recall,
+    Recurrence, RemoveUser, Reschedule, Revise, ReviseById, ReviseMatching, Revision, ScheduleControl,
+    ScheduleDefinition, Unbind,
 };
 
 use crate::script::{Words, message, number};
@@ -17,6 +18,8 @@ use crate::script::{Words, message, number};
 ///   [before=MS] [priority_min=N] [priority_max=N]`
 /// - `schedule NAME [replace] QUEUE BODY ...` with what `publish` knows of a message, and `every=MS [anchor=MS]`,
 ///   `dates=MS,MS...` or `cron=FIELD_FIELD... [zone=NAME]`; `start=MS`, `end=MS`, `misfire_after=MS`, `misfires=N`
+/// - `first-user NAME`, `add-user NAME`, `change-user NAME`, each with `[hash=TEXT] [administrator=true|false]
+///   [configure=PATTERN] [write=PATTERN] [read=PATTERN]`, and `remove-user NAME`
 /// - `delete-schedule NAME`, `pause NAME`, `resume NAME`, `trigger NAME`
 pub fn parse(verb: &str, words: &mut Words) -> Result<Command, String> {
     let control = |words: &mut Words, control: ScheduleControl| {
@@ -42,8 +45,26 @@ pub fn parse(verb: &str, words: &mut Words) -> Result<Command, String> {
         "pause" => control(words, ScheduleControl::Pause),
         "resume" => control(words, ScheduleControl::Resume),
         "trigger" => control(words, ScheduleControl::Trigger),
+        "first-user" => put_user(PutUserWhen::First, words),
+        "add-user" => put_user(PutUserWhen::New, words),
+        "change-user" => put_user(PutUserWhen::Existing, words),
+        "remove-user" => Ok(Command::RemoveUser(RemoveUser { user: words.next("user")?.into() })),
         verb => Err(format!("`{verb}` is not a command")),
     }
+}
+
+fn put_user(when: PutUserWhen, words: &mut Words) -> Result<Command, String> {
+    let user = words.next("user")?.into();
+    let administrator = words.text("administrator").map(|value| value == "true");
+    let mut pattern = |key: &str| words.text(key);
+    let (configure, write, read) = (pattern("configure"), pattern("write"), pattern("read"));
+    let permission = (configure.is_some() || write.is_some() || read.is_some()).then(|| Permission {
+        configure: configure.unwrap_or_default(),
+        write: write.unwrap_or_default(),
+        read: read.unwrap_or_default(),
+    });
+    let password_hash = words.text("hash");
+    Ok(Command::PutUser(PutUser { user, when: when.into(), password_hash, administrator, permission }))
 }
 
 fn declare_exchange(words: &mut Words) -> Result<Command, String> {

@@ -145,6 +145,7 @@ impl Session {
                 };
                 format!("close {}: {reason}", self.stream(*consumer, *attachment))
             }
+            Effect::UsersChanged => "users changed".to_owned(),
             Effect::Wake { queue } => format!("wake {}", self.machine.queue_name(*queue).unwrap_or("a deleted queue")),
         })
     }

@@ -149,6 +149,8 @@ impl Client {
                 let control = (*control).into();
                 Command::ControlSchedule(ControlSchedule { schedule: schedule_name(schedule), control })
             }
+            Op::PutUser(put) => Command::PutUser(put.clone()),
+            Op::RemoveUser(remove) => Command::RemoveUser(remove.clone()),
             op => unreachable!("{op:?} deals with messages"),
         }
     }

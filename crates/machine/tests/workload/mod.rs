@@ -9,7 +9,7 @@ mod flood;
 mod message;
 mod ops;
 
-use dwell_machine::{Binding, DeclareExchange, Filter, Lease, QueueSettings, ScheduleControl};
+use dwell_machine::{Binding, DeclareExchange, Filter, Lease, PutUser, QueueSettings, RemoveUser, ScheduleControl};
 use proptest::prelude::*;
 
 pub use client::Client;
@@ -161,6 +161,8 @@ pub enum Op {
         schedule: usize,
         control: ScheduleControl,
     },
+    PutUser(PutUser),
+    RemoveUser(RemoveUser),
 }
 
 /// A message whose absolute times are relative to the clock.

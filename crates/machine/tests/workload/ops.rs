@@ -1,6 +1,6 @@
 //! Which commands come, and how often.
 
-use dwell_machine::ScheduleControl;
+use dwell_machine::{Permission, PutUser, PutUserWhen, RemoveUser, ScheduleControl};
 use proptest::prelude::*;
 
 use super::domains::{
@@ -26,6 +26,7 @@ pub fn ops() -> impl Strategy<Value = Op> {
         7 => about_exchanges().boxed(),
         10 => about_revisions().boxed(),
         5 => about_schedules().boxed(),
+        2 => about_users().boxed(),
     ]
 }
 
@@ -105,5 +106,26 @@ fn about_schedules() -> impl Strategy<Value = Op> {
             .prop_map(|(schedule, definition, replace)| Op::DeclareSchedule { schedule, definition, replace }),
         1 => names().prop_map(|schedule| Op::DeleteSchedule { schedule }),
         3 => (names(), control).prop_map(|(schedule, control)| Op::ControlSchedule { schedule, control }),
+    ]
+}
+
+fn about_users() -> impl Strategy<Value = Op> {
+    let names = || prop::sample::select(vec!["ada", "ben", "cleo"]);
+    let when = prop::sample::select(vec![PutUserWhen::New, PutUserWhen::Existing, PutUserWhen::First]);
+    let hashes = prop::option::of(prop::sample::select(vec!["", "hash", "another hash"]));
+    let patterns = || prop::sample::select(vec!["", ".*", "q-[0-9]+"]);
+    let permissions = prop::option::of((patterns(), patterns(), patterns()));
+    let put = (names(), when, hashes, prop::option::of(any::<bool>()), permissions);
+    prop_oneof![
+        3 => put.prop_map(|(user, when, hash, administrator, permission)| {
+            let permission = permission.map(|(configure, write, read)| Permission {
+                configure: configure.into(),
+                write: write.into(),
+                read: read.into(),
+            });
+            let password_hash = hash.map(str::to_owned);
+            Op::PutUser(PutUser { user: user.into(), when: when.into(), password_hash, administrator, permission })
+        }),
+        1 => names().prop_map(|user| Op::RemoveUser(RemoveUser { user: user.into() })),
     ]
 }

@@ -50,7 +50,8 @@ impl Family {
             | Table::Groups
             // Nearly every lookup of a new id finds nothing, which the filter of this family tells at once.
             | Table::Dedupe
-            | Table::Schedules => Family::Default,
+            | Table::Schedules
+            | Table::Users => Family::Default,
         }
     }
 }
