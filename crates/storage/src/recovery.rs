@@ -2,9 +2,12 @@
 //!
 //! - `DAMAGED`: damage was found; the stores must not be opened any more.
 //! - `RECOVERING`: the stores were begun anew after damage, and do not yet hold all that this node had.
+//! - `CLUSTER`: the id of the cluster that the data is of.
 //! - `damaged-N`: the stores as they were when damage was found, for people to look at.
 //!
 //! A mark that is there counts, whether its contents can be read or not.
+
+mod staging;
 
 use std::fs;
 use std::io;
@@ -13,11 +16,15 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use prost::Message;
 
+pub use staging::{StageError, StagedStores};
+
 use crate::damage::{Damage, DamagedPart};
 use crate::durable;
 use crate::sealed::Seal;
 
 const SEAL: Seal = Seal { magic: b"DWELLDMG", version: 1 };
+const CLUSTER_SEAL: Seal = Seal { magic: b"DWELLCLU", version: 1 };
+const CLUSTER: &str = "CLUSTER";
 const DAMAGED: &str = "DAMAGED";
 const RECOVERING: &str = "RECOVERING";
 const ASIDE_PREFIX: &str = "damaged-";
@@ -81,6 +88,28 @@ impl DataDirectory {
     /// Of the votes, kept here besides in the log.
     pub fn votes(&self) -> PathBuf {
         self.root.join(VOTES)
+    }
+
+    /// The id of the cluster that the data is of; none if it was not noted, or cannot be read any more. It is also in the
+    /// state.
+    pub fn cluster_id(&self) -> Result<Option<u64>, DataDirectoryError> {
+        let path = self.root.join(CLUSTER);
+        let sealed = match fs::read(&path) {
+            Ok(sealed) => Bytes::from(sealed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(&path)(error)),
+        };
+        let id = CLUSTER_SEAL.open(&sealed).ok().and_then(|body| <[u8; 8]>::try_from(&body[..]).ok());
+        if id.is_none() {
+            tracing::warn!(file = %path.display(), "the file is unreadable: the cluster's id is taken from the state");
+        }
+        Ok(id.map(u64::from_be_bytes))
+    }
+
+    /// Notes the id of the cluster, durably.
+    pub fn note_cluster_id(&self, id: u64) -> Result<(), DataDirectoryError> {
+        let path = self.root.join(CLUSTER);
+        durable::replace_file(&path, &CLUSTER_SEAL.close(&id.to_be_bytes())).map_err(failed(&path))
     }
 
     /// The damage that was noted.
@@ -222,6 +251,23 @@ mod tests {
             fs::create_dir_all(&path).unwrap();
             fs::write(path.join("file"), contents).unwrap();
         }
+    }
+
+    #[test]
+    fn the_cluster_id_stays_with_the_directory_and_a_damaged_note_is_no_id() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = DataDirectory::new(root.path());
+        assert_eq!(directory.cluster_id().unwrap(), None);
+        directory.note_cluster_id(0x0123_4567_89ab_cdef).unwrap();
+        assert_eq!(directory.cluster_id().unwrap(), Some(0x0123_4567_89ab_cdef));
+        directory.note_damage(&damage("one")).unwrap();
+        directory.begin_recovery(&damage("one")).unwrap();
+        assert_eq!(directory.cluster_id().unwrap(), Some(0x0123_4567_89ab_cdef), "a recovery keeps it");
+        let path = root.path().join(CLUSTER);
+        let mut sealed = fs::read(&path).unwrap();
+        sealed[15] ^= 1;
+        fs::write(&path, sealed).unwrap();
+        assert_eq!(directory.cluster_id().unwrap(), None);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::{Bytes, BytesMut};
 
 pub use builder::SnapshotBuilder;
-pub(crate) use catalog::Catalog;
+pub(crate) use catalog::{Catalog, load_complete};
 pub use error::SnapshotError;
 pub use manifest::SnapshotFile;
 pub use receiver::SnapshotReceiver;
@@ -31,7 +31,7 @@ use crate::durable;
 use manifest::Manifest;
 
 /// Name of the manifest in a snapshot's directory.
-const MANIFEST: &str = "MANIFEST";
+pub(crate) const MANIFEST: &str = "MANIFEST";
 
 /// A complete snapshot on disk. Its files are there as long as any clone of it.
 #[derive(Clone)]
@@ -148,6 +148,32 @@ impl Snapshot {
         })
     }
 
+    /// Where its files are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory.path
+    }
+
+    /// Moves a snapshot that was received, of which there is no clone, to another place in the same file system, where it
+    /// stays.
+    pub(crate) fn move_to(self, target: &Path) -> Result<(), SnapshotError> {
+        fs::rename(&self.directory.path, target).map_err(SnapshotError::io(target))?;
+        self.set_kept(true);
+        Ok(())
+    }
+
+    /// Makes `target` a directory with copies of the files, durably, and without the manifest. Fails if a copy is not what the
+    /// manifest says.
+    pub(crate) fn copy_into(&self, target: &Path) -> Result<(), SnapshotError> {
+        fs::create_dir(target).map_err(SnapshotError::io(target))?;
+        for file in &self.manifest.files {
+            let (from, to) = (self.path(file), target.join(&file.name));
+            fs::copy(&from, &to).map_err(SnapshotError::io(&from))?;
+            verify(target, file)?;
+            durable::sync_file(&to).map_err(SnapshotError::io(&to))?;
+        }
+        durable::sync_directory(target).map_err(SnapshotError::io(target))
+    }
+
     /// Makes `target` a directory with the same files, durably, and without the manifest.
     pub(crate) fn link_into(&self, target: &Path) -> Result<(), SnapshotError> {
         fs::create_dir(target).map_err(SnapshotError::io(target))?;
@@ -178,6 +204,18 @@ fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
 /// True of RocksDB's files that never change once they are complete.
 fn is_immutable(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "sst" || extension == "blob")
+}
+
+/// Fails if a file of a directory is not as it was written.
+pub(crate) fn verify(directory: &Path, file: &SnapshotFile) -> Result<(), SnapshotError> {
+    let (got, crc32) = checksum(&directory.join(&file.name))?;
+    if got != file.length {
+        return Err(SnapshotError::Length { name: file.name.clone(), got, expected: file.length });
+    }
+    if crc32 != file.crc32 {
+        return Err(SnapshotError::Checksum { name: file.name.clone(), got: crc32, expected: file.crc32 });
+    }
+    Ok(())
 }
 
 /// CRC-32 of a file's contents, and their length.

@@ -15,6 +15,7 @@ mod options;
 mod overlay;
 mod pointer;
 mod reader;
+mod restore;
 mod scan;
 mod writer;
 

@@ -9,7 +9,8 @@ use std::path::Path;
 use bytes::Bytes;
 use dwell_machine::{Store, StoreRead, Table};
 use dwell_storage::state::{StateError, StateOptions, StateResources, StateStore};
-use support::{copy_directory, open, resources};
+use support::looking::copy_directory;
+use support::{open, resources};
 
 fn reopen(directory: &Path) -> Result<StateStore, StateError> {
     StateStore::open(directory, resources())

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use dwell_machine::{Store, StoreRead, Table};
 use dwell_storage::state::StateStore;
 use proptest::prelude::*;
-use support::{copy_directory, open, rows};
+use support::looking::{copy_directory, rows};
+use support::open;
 use tempfile::TempDir;
 
 #[derive(Debug, Clone)]
@@ -57,18 +58,19 @@ type Model = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
 /// A store and what should be in it.
 struct Pair {
-    directory: TempDir,
     store: StateStore,
     model: Model,
     /// What was committed, by commit: the applied record is the position in this list.
     commits: Vec<Model>,
+    /// The last one: removed when the store is closed.
+    directory: TempDir,
 }
 
 impl Pair {
     fn new() -> Pair {
         let directory = tempfile::tempdir().unwrap();
         let store = open(directory.path());
-        Pair { directory, store, model: Model::new(), commits: vec![Model::new()] }
+        Pair { store, model: Model::new(), commits: vec![Model::new()], directory }
     }
 
     fn run(mut self, step: Step) -> Pair {
@@ -111,7 +113,7 @@ impl Pair {
         drop(store);
         let store = open(directory.path());
         let model = commits.last().unwrap().clone();
-        let pair = Pair { directory, store, model, commits };
+        let pair = Pair { store, model, commits, directory };
         assert_eq!(pair.position(), pair.commits.len() - 1);
         pair.check_rows();
         pair
@@ -122,7 +124,7 @@ impl Pair {
         let directory = tempfile::tempdir().unwrap();
         copy_directory(self.directory.path(), directory.path());
         let store = open(directory.path());
-        let mut pair = Pair { directory, store, model: Model::new(), commits: Vec::new() };
+        let mut pair = Pair { store, model: Model::new(), commits: Vec::new(), directory };
         let position = pair.position();
         self.commits.truncate(position + 1);
         pair.model = self.commits.last().unwrap().clone();

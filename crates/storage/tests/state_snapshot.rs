@@ -10,7 +10,8 @@ use bytes::Bytes;
 use dwell_machine::{Store, Table};
 use dwell_storage::snapshot::{SnapshotError, SnapshotReceiver};
 use dwell_storage::state::{StateError, StateStore};
-use support::{copy_directory, open, rows, ship};
+use support::looking::{copy_directory, rows};
+use support::{open, ship};
 
 /// Commits steps, each of which leaves a mark in every column family and says so in the applied record.
 fn commit_steps(store: &mut StateStore, steps: std::ops::RangeInclusive<u64>) {

@@ -140,7 +140,7 @@ fn load(root: &Path, id: u64) -> Option<(u64, Snapshot)> {
     }
 }
 
-fn load_complete(path: &Path) -> Result<Snapshot, SnapshotError> {
+pub(crate) fn load_complete(path: &Path) -> Result<Snapshot, SnapshotError> {
     let manifest_path = path.join(MANIFEST);
     let encoded = Bytes::from(fs::read(&manifest_path).map_err(SnapshotError::io(&manifest_path))?);
     let manifest = Manifest::decode(&encoded)?;

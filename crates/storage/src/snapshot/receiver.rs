@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::manifest::{Manifest, SnapshotFile};
-use super::{MANIFEST, Snapshot, SnapshotError, checksum};
+use super::{MANIFEST, Snapshot, SnapshotError, verify};
 use crate::durable;
 
 /// Beginning of the names of snapshots that are being received.
@@ -82,7 +82,7 @@ impl SnapshotReceiver {
         self.open = None;
         let path = &self.reception.path;
         for file in &self.manifest.files {
-            verify(path, file)?;
+            check_and_sync(path, file)?;
         }
         let manifest_path = path.join(MANIFEST);
         durable::replace_file(&manifest_path, &self.encoded).map_err(SnapshotError::io(&manifest_path))?;
@@ -106,16 +106,10 @@ fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).write(true).truncate(false).open(path)
 }
 
-fn verify(directory: &Path, file: &SnapshotFile) -> Result<(), SnapshotError> {
+fn check_and_sync(directory: &Path, file: &SnapshotFile) -> Result<(), SnapshotError> {
     let path = directory.join(&file.name);
     // An empty file came in no chunk at all.
     let open = create(&path).map_err(SnapshotError::io(&path))?;
-    let (got, crc32) = checksum(&path)?;
-    if got != file.length {
-        return Err(SnapshotError::Length { name: file.name.clone(), got, expected: file.length });
-    }
-    if crc32 != file.crc32 {
-        return Err(SnapshotError::Checksum { name: file.name.clone(), got: crc32, expected: file.crc32 });
-    }
+    verify(directory, file)?;
     open.sync_all().map_err(SnapshotError::io(&path))
 }

@@ -15,7 +15,7 @@ use dwell_machine::Table;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use super::database::Database;
-use super::overlay::{Overlay, Pending, layered};
+use super::overlay::{Key, Overlay, Pending, layered};
 
 /// The state of a group as of the last commit, shared by the thread that commits with readers and writers of the
 /// database.
@@ -144,7 +144,7 @@ impl Layers {
         table: Table,
         from: &'a [u8],
         to: &'a [u8],
-    ) -> impl Iterator<Item = (&'a Bytes, &'a Pending)> {
+    ) -> impl Iterator<Item = (&'a Key, &'a Pending)> {
         let leaving = self.leaving.iter().flat_map(move |leaving| leaving.writes.range(table, from, to));
         layered(self.unwritten.range(table, from, to), leaving)
     }

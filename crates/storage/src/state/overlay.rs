@@ -6,6 +6,11 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use dwell_machine::Table;
+use smallvec::SmallVec;
+
+/// A row's key, within the map itself unless it is one of the few long ones: a look-up compares some fifteen keys, and each
+/// that is somewhere else in memory is waited for.
+pub(super) type Key = SmallVec<[u8; 32]>;
 
 /// What is to become of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +30,7 @@ pub(super) struct Pending {
 #[derive(Debug)]
 pub(super) struct Overlay {
     /// By the table's tag.
-    tables: Vec<BTreeMap<Bytes, Pending>>,
+    tables: Vec<BTreeMap<Key, Pending>>,
     bytes: usize,
 }
 
@@ -52,7 +57,7 @@ impl Overlay {
     }
 
     /// The pending writes of keys with `from <= key < to`; `from < to` must hold.
-    pub fn range(&self, table: Table, from: &[u8], to: &[u8]) -> btree_map::Range<'_, Bytes, Pending> {
+    pub fn range(&self, table: Table, from: &[u8], to: &[u8]) -> btree_map::Range<'_, Key, Pending> {
         self.tables[table as usize].range::<[u8], _>((Bound::Included(from), Bound::Excluded(to)))
     }
 
@@ -80,7 +85,7 @@ impl Overlay {
             }
             None => {
                 self.bytes += weight(key, Some(&value));
-                rows.insert(Bytes::copy_from_slice(key), Pending { in_base, value: Some(value) });
+                rows.insert(Key::from_slice(key), Pending { in_base, value: Some(value) });
             }
         }
     }
@@ -98,7 +103,7 @@ impl Overlay {
             }
             None => {
                 self.bytes += weight(key, None);
-                rows.insert(Bytes::copy_from_slice(key), Pending { in_base: true, value: None });
+                rows.insert(Key::from_slice(key), Pending { in_base: true, value: None });
             }
         }
     }
@@ -128,7 +133,7 @@ impl Overlay {
     }
 
     /// All pending writes, with their tables.
-    pub fn iter(&self) -> impl Iterator<Item = (Table, &Bytes, &Pending)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Table, &Key, &Pending)> {
         Table::ALL
             .into_iter()
             .flat_map(|table| self.tables[table as usize].iter().map(move |(key, pending)| (table, key, pending)))
@@ -142,9 +147,9 @@ impl Overlay {
 
 /// The writes of two overlays in order of their keys; where both have a key, the upper one's.
 pub(super) fn layered<'a>(
-    upper: impl Iterator<Item = (&'a Bytes, &'a Pending)>,
-    lower: impl Iterator<Item = (&'a Bytes, &'a Pending)>,
-) -> impl Iterator<Item = (&'a Bytes, &'a Pending)> {
+    upper: impl Iterator<Item = (&'a Key, &'a Pending)>,
+    lower: impl Iterator<Item = (&'a Key, &'a Pending)>,
+) -> impl Iterator<Item = (&'a Key, &'a Pending)> {
     let (mut upper, mut lower) = (upper.peekable(), lower.peekable());
     std::iter::from_fn(move || {
         let order = match (upper.peek(), lower.peek()) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dwell_machine::{StoreError, Table};
 
 use super::database::Database;
-use super::overlay::Pending;
+use super::overlay::{Key, Pending};
 use crate::damage::{DamageSignal, DamagedPart, is_database_damage};
 
 /// A table's rows.
@@ -35,7 +35,7 @@ pub(super) fn reported<T>(read: Result<T, StoreError>, damage: &DamageSignal) ->
 /// Up to `limit` rows of the database as they will be when what is pending, in order of its keys, is written.
 pub(super) fn merged<'a>(
     database: &Database,
-    pending: impl Iterator<Item = (&'a Bytes, &'a Pending)>,
+    pending: impl Iterator<Item = (&'a Key, &'a Pending)>,
     table: Table,
     from: &[u8],
     to: &[u8],
@@ -57,7 +57,7 @@ pub(super) fn merged<'a>(
                 rows.current().map(|(key, value)| (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value))),
             );
         } else if let Some((key, write)) = pending.next() {
-            found.extend(write.value.as_ref().map(|value| (key.clone(), value.clone())));
+            found.extend(write.value.as_ref().map(|value| (Bytes::copy_from_slice(key), value.clone())));
         }
         if order != Ordering::Less {
             rows.advance();
