@@ -15,6 +15,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "dwell/v1/inventory.proto",
         "dwell/v1/schedules.proto",
         "dwell/v1/cluster.proto",
+        "dwell/v1/users.proto",
+        "dwell/v1/backups.proto",
         "dwell/peer/v1/raft.proto",
     ];
     let descriptors = protox::compile(files, [&root])?;

@@ -6,3 +6,4 @@ pub mod moved_reminder;
 pub mod nightly_job;
 pub mod order_timeout;
 pub mod retry_ladder;
+pub mod traced_reminder;

@@ -1,5 +1,6 @@
 //! Where the server binary is, and clusters of it in temporary directories.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -46,6 +47,7 @@ pub fn binary() -> anyhow::Result<PathBuf> {
 pub struct TestCluster {
     /// Declared before the directory, so that the servers are dead before it is deleted.
     cluster: LocalCluster,
+    options: LocalClusterOptions,
     directory: Option<TempDir>,
 }
 
@@ -59,18 +61,28 @@ impl TestCluster {
     pub async fn start_nodes(nodes: usize, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
         let directory = TempDir::with_prefix("dwell-test-")?;
         let mut options = LocalClusterOptions::new(binary()?, nodes, directory.path());
-        for (name, value) in environment {
-            options = options.with_environment(name, value);
-        }
         options.ready_timeout = READY_TIMEOUT;
-        let cluster = LocalCluster::start(options).await?;
-        Ok(Self { cluster, directory: Some(directory) })
+        options.environment = owned(environment);
+        let cluster = LocalCluster::start(options.clone()).await?;
+        Ok(Self { cluster, options, directory: Some(directory) })
+    }
+
+    /// Ends all nodes, and starts those that the cluster began with again, on their data, with this `environment` instead.
+    pub async fn restart(&mut self, environment: &[(&str, &str)]) -> anyhow::Result<()> {
+        self.cluster.stop_all().await?;
+        self.options.environment = owned(environment);
+        self.cluster = LocalCluster::start(self.options.clone()).await?;
+        Ok(())
     }
 
     /// Where everything is.
     pub fn directory(&self) -> Option<&Path> {
         self.directory.as_ref().map(TempDir::path)
     }
+}
+
+fn owned(environment: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    environment.iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
 impl std::ops::Deref for TestCluster {

@@ -247,7 +247,7 @@ async fn a_node_alone_refuses_to_start_over_damaged_files() {
             assert!(Instant::now() < deadline, "it runs over damaged files");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        assert!(node.log_tail().contains("Restore the data directory"), "{}", node.log_tail());
+        assert!(node.log_tail().contains("dwell backup restore"), "{}", node.log_tail());
         node.stop().await.unwrap();
     }
     assert!(node.data_directory().join("log").exists() && !has_set_aside(&node.data_directory()));

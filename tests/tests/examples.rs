@@ -1,7 +1,7 @@
 //! The examples do what they say, against a real cluster.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use dwell_examples::{autoscaler, moved_reminder, nightly_job, order_timeout, retry_ladder};
+use dwell_examples::{autoscaler, moved_reminder, nightly_job, order_timeout, retry_ladder, traced_reminder};
 use dwell_tests::environment::TestCluster;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -22,6 +22,10 @@ async fn every_example_runs_against_any_node_and_again_on_the_same_cluster() {
 
         let history = nightly_job::run(&server).await.unwrap();
         assert_eq!((history.len(), history[0].due_ms), (1, 0));
+
+        let traced = traced_reminder::run(&server).await.unwrap();
+        assert!(traced.asked.is_valid());
+        assert_eq!(traced.linked.span_id(), traced.asked.span_id());
 
         let workers: Vec<_> =
             autoscaler::run(&server).await.unwrap().into_iter().map(|decision| decision.workers).collect();

@@ -18,7 +18,7 @@ pub async fn run(global: &GlobalArguments, arguments: BenchArguments) -> anyhow:
     arguments.check()?;
     let (client, spec) = (global.streaming_client()?, arguments.load());
     let queues = spec.queues.clone();
-    let driver = DwellDriver::new(global.server.clone(), global.streaming_options())?;
+    let driver = DwellDriver::new(global.server.clone(), global.streaming_options()?)?;
     driver.declare(&queues).await?;
     let outcome = make(driver, spec).await;
     let deleted = if arguments.keep { Ok(()) } else { delete(&client, &queues).await };

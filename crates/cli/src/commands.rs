@@ -1,5 +1,6 @@
 //! One file for each command, or for a family of them.
 
+pub mod backup;
 pub mod binding;
 pub mod cluster;
 pub mod completion;
@@ -8,6 +9,7 @@ pub mod dev;
 pub mod exchange;
 pub mod inventory;
 pub mod message;
+pub mod permission;
 pub mod publish;
 pub mod queue;
 pub mod receive;
@@ -16,6 +18,7 @@ pub mod schedule;
 pub mod server;
 pub mod settle;
 pub mod target;
+pub mod user;
 
 use crate::arguments::{Arguments, Command};
 use crate::bench;
@@ -45,6 +48,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Schedule(arguments) => schedule::run(global, arguments).await,
         Command::Completion(arguments) => completion::run(&arguments),
         Command::Cluster(arguments) => cluster::run(global, arguments).await,
+        Command::User(arguments) => user::run(global, arguments).await,
+        Command::Permission(arguments) => permission::run(global, arguments).await,
+        Command::Backup(arguments) => backup::run(global, arguments).await,
         Command::Bench(arguments) => bench::run(global, arguments).await,
     }
 }

@@ -38,6 +38,16 @@ pub fn next_step(error: &anyhow::Error) -> Option<&'static str> {
         Error::ResourceExhausted(_) => "The cluster is at a limit: wait, consume, or raise the limit.",
         Error::Displaced => "Use another --consumer-id, or none, to consume beside the other consumer.",
         Error::LeaseLost => "The message will be delivered again. Settle within the queue's lease timeout.",
+        Error::Tls(_) => {
+            "--tls-ca names the authority of the nodes' certificates, --tls-certificate and --tls-key one's own."
+        }
+        Error::Unauthenticated(_) => {
+            "--user and DWELL_PASSWORD (or --password-file), --token-file, or a certificate say who calls."
+        }
+        Error::PermissionDenied(_) => {
+            "An administrator sees with `dwell permission list` what a user may do, and changes it with `dwell permission \
+             set`."
+        }
         Error::Address { .. } => "Write addresses as HOST:PORT, separated by commas.",
         _ => return None,
     };

@@ -8,11 +8,10 @@ use dwell_proto::v1;
 use dwell_proto::v1::cluster_client::ClusterClient;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
-use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
 use crate::backoff::Backoff;
-use crate::connections::{Connection, Connections, innermost};
+use crate::connections::{Channel, Connection, Connections, innermost};
 use crate::consumer::SharedStreams;
 use crate::directory::Directory;
 use crate::error::{Error, is_broken_connection, is_transient};

@@ -9,10 +9,9 @@ use dwell_proto::v1::messages_client::MessagesClient;
 use dwell_proto::v1::queues_client::QueuesClient;
 use parking_lot::Mutex;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
 
 use crate::call::{Core, Policy};
-use crate::connections::{Connections, MESSAGE_BYTES_MAX, endpoint};
+use crate::connections::{Channel, Connections, MESSAGE_BYTES_MAX, endpoint};
 use crate::consumer::Consumer;
 use crate::delivery::Delivery;
 use crate::directory::Directory;
@@ -56,9 +55,14 @@ impl Client {
         }
         for address in &addresses {
             endpoint(address, options.connect_timeout)?;
+            if address.starts_with("https://") && !options.transport.is_secure() {
+                return Err(Error::Tls(format!(
+                    "{address} asks for it, and the options do not: see `ClientOptions::tls`"
+                )));
+            }
         }
         let directory = Directory::new(addresses, options.follow_leader);
-        let connections = Connections::new(options.transport.clone(), options.connect_timeout);
+        let connections = Connections::new(options.transport.clone(), options.connect_timeout, options.login.as_ref())?;
         let core = Arc::new(Core { options, directory, connections, consumer_streams: Default::default() });
         Ok(Client { core, transactors: Arc::default(), publisher: Arc::default(), consistency: Consistency::default() })
     }

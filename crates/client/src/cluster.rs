@@ -6,11 +6,11 @@ use dwell_proto::v1;
 use dwell_proto::v1::cluster_client::ClusterClient;
 use dwell_proto::v1::membership_client::MembershipClient;
 use futures::future::join_all;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::call::{Policy, describe};
 use crate::client::Client;
+use crate::connections::Channel;
 use crate::error::{Error, is_broken_connection};
 use crate::message::milliseconds;
 
@@ -23,6 +23,8 @@ const CHANGE_WAIT: Duration = Duration::from_secs(20);
 const LEADER_HOPS_MAX: usize = 4;
 /// How long a node may take for its digest: it reads all that it has stored.
 const DIGEST_TIMEOUT: Duration = Duration::from_secs(1_800);
+/// How long a node may take for a snapshot: longer than it lets its caller wait.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(660);
 
 /// The digests of all members, as of one index.
 #[derive(Debug, Clone)]
@@ -105,6 +107,16 @@ impl Client {
             // A repeated call must not go on to the one after.
             None => Some(self.leader_status().await?.node_id),
         };
+        self.transfer(node_id, from_node_id).await
+    }
+
+    /// Lets the voter that is furthest lead if this node leads now, and does nothing otherwise. Answers who leads then.
+    /// Errors: [`Error::FailedPrecondition`] if there is nobody who can.
+    pub async fn transfer_leader_from(&self, node_id: u64) -> Result<u64, Error> {
+        self.transfer(None, Some(node_id)).await
+    }
+
+    async fn transfer(&self, node_id: Option<u64>, from_node_id: Option<u64>) -> Result<u64, Error> {
         let policy = Policy { server_wait: CHANGE_WAIT, ..Policy::CHANGE };
         let outcome = self.core.call(policy, |channel| async move {
             let request = v1::TransferLeaderRequest { node_id, from_node_id };
@@ -154,16 +166,32 @@ impl Client {
         address: &str,
         at_index: Option<u64>,
     ) -> Result<v1::GetStateDigestResponse, Error> {
+        self.ask_node(address, DIGEST_TIMEOUT, |channel| get_state_digest(channel, at_index)).await
+    }
+
+    /// Lets the node at `address` make a snapshot of what it has applied, and waits until it is made. Asks that node once
+    /// and no other.
+    pub async fn make_snapshot(&self, address: &str) -> Result<v1::MakeSnapshotResponse, Error> {
+        self.ask_node(address, SNAPSHOT_TIMEOUT, make_snapshot).await
+    }
+
+    /// Asks one node, once, something that may take long.
+    pub(crate) async fn ask_node<T, A: Future<Output = Result<T, Status>>>(
+        &self,
+        address: &str,
+        patience: Duration,
+        ask: impl FnOnce(Channel) -> A,
+    ) -> Result<T, Error> {
         let unavailable = |reason| Error::Unavailable { deadline: self.core.options.connect_timeout, reason };
         let connection = self.core.connections.get(address).await.map_err(unavailable)?;
-        match tokio::time::timeout(DIGEST_TIMEOUT, get_state_digest(connection.channel.clone(), at_index)).await {
-            Ok(Ok(digest)) => Ok(digest),
+        match tokio::time::timeout(patience, ask(connection.channel.clone())).await {
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(status)) if is_broken_connection(&status) => {
                 self.core.connections.forget(&connection);
                 Err(unavailable(describe(address, &status)))
             }
             Ok(Err(status)) => Err(Error::from_status(&status)),
-            Err(_) => Err(unavailable(format!("{address}: no digest within {DIGEST_TIMEOUT:?}"))),
+            Err(_) => Err(unavailable(format!("{address}: no answer within {patience:?}"))),
         }
     }
 
@@ -191,6 +219,10 @@ impl Client {
         nodes.sort_by_key(|node| node.member.node_id);
         Ok(ClusterDigest { index, nodes })
     }
+}
+
+async fn make_snapshot(channel: Channel) -> Result<v1::MakeSnapshotResponse, Status> {
+    Ok(ClusterClient::new(channel).make_snapshot(v1::MakeSnapshotRequest {}).await?.into_inner())
 }
 
 async fn get_state_digest(channel: Channel, at_index: Option<u64>) -> Result<v1::GetStateDigestResponse, Status> {

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use dwell_transport::Transport;
 use parking_lot::Mutex;
-use tonic::transport::{Channel, Endpoint};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Endpoint;
 
 use crate::error::Error;
+use crate::login::{Authorization, Login};
 
 /// Largest request or response. The server's limit on a request is 32 MiB unless configured otherwise.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 128 * 1024 * 1024;
@@ -22,6 +24,9 @@ const PING_INTERVAL: Duration = Duration::from_millis(300);
 /// A node that answers no ping for this long is given up. A busy machine may well need some hundred ms. The others find
 /// that their leader is silent, and have another one, in about the same time.
 const PING_TIMEOUT: Duration = Duration::from_millis(700);
+
+/// What calls go through: each says whose it is.
+pub(crate) type Channel = InterceptedService<tonic::transport::Channel, Authorization>;
 
 /// An open connection to one node.
 #[derive(Debug, Clone)]
@@ -44,13 +49,20 @@ impl Connection {
 pub(crate) struct Connections {
     transport: Arc<dyn Transport>,
     connect_timeout: Duration,
+    authorization: Authorization,
     open: Mutex<HashMap<String, Connection>>,
     next_id: AtomicU64,
 }
 
 impl Connections {
-    pub(crate) fn new(transport: Arc<dyn Transport>, connect_timeout: Duration) -> Connections {
-        Connections { transport, connect_timeout, open: Mutex::default(), next_id: AtomicU64::new(1) }
+    pub(crate) fn new(
+        transport: Arc<dyn Transport>,
+        connect_timeout: Duration,
+        login: Option<&Login>,
+    ) -> Result<Connections, Error> {
+        let authorization = Authorization::new(login)?;
+        let (open, next_id) = (Mutex::default(), AtomicU64::new(1));
+        Ok(Connections { transport, connect_timeout, authorization, open, next_id })
     }
 
     /// The connection to `address`, made if there is none. After an error nothing was sent.
@@ -63,6 +75,7 @@ impl Connections {
             .await
             .map_err(|_| format!("{address}: no connection within {:?}", self.connect_timeout))?
             .map_err(|error| format!("{address}: {}", innermost(&error)))?;
+        let channel = InterceptedService::new(channel, self.authorization.clone());
         let connection =
             Connection { address: address.to_owned(), channel, id: self.next_id.fetch_add(1, Ordering::Relaxed) };
         self.open.lock().insert(address.to_owned(), connection.clone());
@@ -78,10 +91,11 @@ impl Connections {
     }
 }
 
-/// How to reach `address`, which is `host:port`, with or without `http://` before it.
+/// How to reach `address`, which is `host:port`, with or without `http://` or `https://` before it. Whether it is by TLS
+/// the transport says.
 pub(crate) fn endpoint(address: &str, connect_timeout: Duration) -> Result<Endpoint, Error> {
     let refuse = |reason: String| Error::Address { address: address.to_owned(), reason };
-    let authority = address.strip_prefix("http://").unwrap_or(address);
+    let authority = ["http://", "https://"].iter().find_map(|scheme| address.strip_prefix(scheme)).unwrap_or(address);
     let endpoint = Endpoint::from_shared(format!("http://{authority}")).map_err(|error| refuse(innermost(&error)))?;
     if endpoint.uri().port().is_none() {
         return Err(refuse("the port is missing".into()));
@@ -115,5 +129,6 @@ mod tests {
         assert!(refused("not an address"));
         assert!(!refused("localhost:7600"));
         assert!(!refused("http://[::1]:7600"));
+        assert!(!refused("https://dwell.example:7600"));
     }
 }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use dwell_proto::v1;
+use opentelemetry::trace::SpanContext;
 
 use crate::consumer::Link;
 use crate::error::Error;
 use crate::message::milliseconds;
 use crate::settle::{Settlement, UnarySettler};
+use crate::trace;
 
 /// One message leased to this client, until it is acknowledged or returned, or its lease times out.
 ///
@@ -86,6 +88,21 @@ impl Delivery {
             received_at,
             lease,
         }
+    }
+
+    /// The span that the message was published in, for the consumer's own span to be linked to, or to be a child of. None
+    /// if the message carries no trace context (W3C, in its headers), or a malformed one.
+    ///
+    /// ```
+    /// # fn process(delivery: &dwell_client::Delivery, tracer: &impl opentelemetry::trace::Tracer) {
+    /// use opentelemetry::trace::{Link, SpanKind};
+    ///
+    /// let origin = delivery.span_context().into_iter().map(Link::with_context).collect();
+    /// let span = tracer.span_builder("process reminders").with_kind(SpanKind::Consumer).with_links(origin).start(tracer);
+    /// # }
+    /// ```
+    pub fn span_context(&self) -> Option<SpanContext> {
+        trace::span_context(&self.message.headers)
     }
 
     /// Acknowledges the message: it is gone, and nobody sees it again.

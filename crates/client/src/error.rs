@@ -27,6 +27,12 @@ pub enum Error {
     /// A limit of the cluster is reached. Where waiting can help, the client has waited already.
     #[error("{0}")]
     ResourceExhausted(String),
+    /// The cluster takes calls from users only, and the login is missing or wrong.
+    #[error("{0}")]
+    Unauthenticated(String),
+    /// The user may not do this.
+    #[error("{0}")]
+    PermissionDenied(String),
     /// The message reached no queue, and is not stored. If it was mandatory, nothing of its request is.
     #[error("{0}")]
     Unroutable(String),
@@ -79,6 +85,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A certificate, a key, or an authority is of no use, or is missing.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// Any other answer of the server.
     #[error("{code}: {message}")]
     Server {
@@ -107,6 +116,8 @@ impl Error {
             Code::AlreadyExists => Error::AlreadyExists(message),
             Code::FailedPrecondition => Error::FailedPrecondition(message),
             Code::ResourceExhausted => Error::ResourceExhausted(message),
+            Code::Unauthenticated => Error::Unauthenticated(message),
+            Code::PermissionDenied => Error::PermissionDenied(message),
             Code::Aborted => Error::Displaced,
             code => Error::Server { code, message },
         }
@@ -155,6 +166,8 @@ mod tests {
         assert!(matches!(map(Code::AlreadyExists), Error::AlreadyExists(_)));
         assert!(matches!(map(Code::FailedPrecondition), Error::FailedPrecondition(_)));
         assert!(matches!(map(Code::ResourceExhausted), Error::ResourceExhausted(_)));
+        assert!(matches!(map(Code::Unauthenticated), Error::Unauthenticated(_)));
+        assert!(matches!(map(Code::PermissionDenied), Error::PermissionDenied(_)));
         assert!(matches!(map(Code::Aborted), Error::Displaced));
         assert!(matches!(map(Code::Internal), Error::Server { code: Code::Internal, .. }));
     }

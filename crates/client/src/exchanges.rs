@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use dwell_proto::v1;
 use dwell_proto::v1::exchanges_client::ExchangesClient;
-use tonic::transport::Channel;
 
 use crate::call::Policy;
 use crate::client::{Client, PAGE};
-use crate::connections::MESSAGE_BYTES_MAX;
+use crate::connections::{Channel, MESSAGE_BYTES_MAX};
 use crate::error::Error;
 
 /// Settings of an exchange.

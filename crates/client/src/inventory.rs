@@ -10,11 +10,10 @@ use dwell_proto::v1;
 use dwell_proto::v1::inventory_client::InventoryClient;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
-use tonic::transport::Channel;
 
 use crate::call::Policy;
 use crate::client::Client;
-use crate::connections::MESSAGE_BYTES_MAX;
+use crate::connections::{Channel, MESSAGE_BYTES_MAX};
 use crate::error::Error;
 use crate::message::milliseconds;
 

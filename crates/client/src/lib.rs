@@ -7,6 +7,8 @@
 //! * A [`Publisher`] numbers its requests, so that a publish repeated after a failover is stored once.
 //! * A [`Transaction`] acknowledges and publishes in one step, and is done once.
 //! * A [`Consumer`] keeps its id, so that it keeps its leases when its stream breaks and it attaches again.
+//! * A message that is published within an OpenTelemetry span carries its context, as W3C trace context in its headers,
+//!   and the consumer goes on from [`Delivery::span_context`].
 //! * Where an outcome cannot be known, the error says so: [`Error::Timeout`] and [`Error::Unknown`].
 //!
 //! ```no_run
@@ -32,6 +34,7 @@
 //! ```
 
 mod backoff;
+mod backup;
 mod call;
 mod client;
 mod cluster;
@@ -42,6 +45,7 @@ mod directory;
 mod error;
 mod exchanges;
 mod inventory;
+mod login;
 mod message;
 mod options;
 mod published;
@@ -49,23 +53,31 @@ mod publisher;
 mod schedules;
 mod settings;
 mod settle;
+mod trace;
 mod transaction;
+mod users;
 
+pub use backup::BackupStream;
 pub use client::Client;
 pub use cluster::{ClusterDigest, NodeDigest};
 pub use consumer::Consumer;
 pub use delivery::Delivery;
 pub use dwell_proto::v1::{
-    BackoffKind, BrowseMessagesResponse as BrowsePage, Death, DeathReason, DescribeScheduleResponse as ScheduleReport,
-    Due, Exchange, ExchangeKind, Firing, ForecastResponse as Forecast, GetClusterStatusResponse as ClusterStatus,
-    GetStateDigestResponse as StateDigest, Handle, Member, Message, MessageState, Misfire, Overflow, Queue,
-    QueueCounts, QueueSettings as DeclaredQueueSettings, QueueTotals, ReviseProgress, Schedule,
-    ScheduleDefinition as DeclaredScheduleDefinition, StoredMessage, schedule_definition::Recurrence,
+    BackoffKind, BackupBegin, BackupChunk, BrowseMessagesResponse as BrowsePage, Death, DeathReason,
+    DescribeScheduleResponse as ScheduleReport, Due, Exchange, ExchangeKind, Firing, ForecastResponse as Forecast,
+    GetClusterStatusResponse as ClusterStatus, GetStateDigestResponse as StateDigest, Handle, Member, Message,
+    MessageState, Misfire, Overflow, Permission, Queue, QueueCounts, QueueSettings as DeclaredQueueSettings,
+    QueueTotals, ReviseProgress, Schedule, ScheduleDefinition as DeclaredScheduleDefinition, StoredMessage, User,
+    schedule_definition::Recurrence,
 };
+pub use dwell_transport::TlsFiles;
 pub use error::Error;
 pub use exchanges::{Binding, Destination, ExchangeSettings};
 pub use inventory::{BrowseOptions, NewTime, Revised, Revising, Revision, RevisionOutcome, Selection, Target};
+pub use login::Login;
 pub use message::PublishMessage;
+/// The version whose current context is looked at: another one's is not seen.
+pub use opentelemetry;
 pub use options::{ClientOptions, Consistency, ConsumeOptions, PublisherOptions};
 pub use published::{PublishOutcome, Published, StoredCopy};
 pub use publisher::{Confirm, Publisher};

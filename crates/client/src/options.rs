@@ -1,9 +1,13 @@
 //! What a caller may choose.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dwell_transport::{Tcp, Transport};
+use dwell_transport::{Tcp, Tls, TlsFiles, Transport};
+
+use crate::error::Error;
+use crate::login::Login;
 
 /// Options of a [`Client`](crate::Client).
 #[derive(Debug, Clone)]
@@ -18,6 +22,9 @@ pub struct ClientOptions {
     /// Go to the leader directly. Switch this off behind a load balancer, where the addresses that the nodes
     /// give for each other cannot be reached; the nodes then forward. Default: true.
     pub follow_leader: bool,
+    /// How it proves whose the calls are. Default: not at all, which is enough where the nodes tell no users apart, or
+    /// take the name in a certificate ([`ClientOptions::tls`]).
+    pub login: Option<Login>,
     /// How the nodes are reached. Default: TCP.
     pub transport: Arc<dyn Transport>,
 }
@@ -29,6 +36,7 @@ impl Default for ClientOptions {
             connect_timeout: Duration::from_millis(500),
             attempt_timeout: Duration::from_secs(5),
             follow_leader: true,
+            login: None,
             transport: Arc::new(Tcp),
         }
     }
@@ -56,6 +64,25 @@ impl ClientOptions {
     /// See [`ClientOptions::follow_leader`].
     pub fn follow_leader(mut self, follow: bool) -> ClientOptions {
         self.follow_leader = follow;
+        self
+    }
+
+    /// Reaches the nodes by TLS: trusting the authorities in `files`, or those that the operating system trusts, and with
+    /// a certificate of its own if the nodes want one. Errors: [`Error::Tls`] names the file.
+    pub fn tls(self, files: TlsFiles) -> Result<ClientOptions, Error> {
+        let tls = Tls::open(files).map_err(|error| Error::Tls(error.to_string()))?;
+        Ok(self.transport(tls))
+    }
+
+    /// See [`ClientOptions::login`].
+    pub fn login(mut self, user: impl Into<String>, password: impl Into<String>) -> ClientOptions {
+        self.login = Some(Login::Password { user: user.into(), password: password.into() });
+        self
+    }
+
+    /// See [`ClientOptions::login`] and [`Login::TokenFile`].
+    pub fn token_file(mut self, file: impl Into<PathBuf>) -> ClientOptions {
+        self.login = Some(Login::TokenFile(file.into()));
         self
     }
 

@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::message::{PublishMessage, encoded_bytes};
 use crate::options::{PublisherOptions, random_id};
 use crate::published::{PublishOutcome, Published, all_stored};
+use crate::trace;
 
 use self::driver::Driver;
 use self::request::{Request, Room, Waiter};
@@ -106,7 +107,11 @@ impl Publisher {
         places: &Arc<Semaphore>,
         mergeable: bool,
     ) -> Result<Confirm, Error> {
-        let messages: Vec<v1::PublishMessage> = messages.into_iter().map(PublishMessage::into_proto).collect();
+        let mut messages: Vec<v1::PublishMessage> = messages.into_iter().map(PublishMessage::into_proto).collect();
+        // Before anything is waited for: then as later the context may be another one.
+        if let Some(headers) = trace::Headers::current() {
+            messages.iter_mut().for_each(|message| headers.put_on(message));
+        }
         let bytes = messages.iter().map(encoded_bytes).sum::<usize>();
         if bytes >= MESSAGE_BYTES_MAX {
             return Err(Error::InvalidArgument(format!(

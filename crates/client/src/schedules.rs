@@ -5,11 +5,10 @@ use std::time::{Duration, SystemTime};
 use dwell_proto::v1;
 use dwell_proto::v1::schedule_definition::Recurrence;
 use dwell_proto::v1::schedules_client::SchedulesClient;
-use tonic::transport::Channel;
 
 use crate::call::Policy;
 use crate::client::{Client, PAGE};
-use crate::connections::MESSAGE_BYTES_MAX;
+use crate::connections::{Channel, MESSAGE_BYTES_MAX};
 use crate::error::Error;
 use crate::message::{PublishMessage, milliseconds, since_epoch_ms};
 

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::message::PublishMessage;
 use crate::options::random_id;
 use crate::published::{PublishOutcome, Published, all_stored};
+use crate::trace;
 
 /// A producer that is not used for so long is not used again: the server forgets it after 24 h.
 const PRODUCER_IDLE_MAX: Duration = Duration::from_secs(12 * 60 * 60);
@@ -44,7 +45,11 @@ impl Transaction {
 
     /// Publishes this message with the rest, as a mandatory one: if it reaches no queue, nothing is done. At most 1000.
     pub fn publish(mut self, message: PublishMessage) -> Transaction {
-        self.messages.push(message.mandatory().into_proto());
+        let mut message = message.mandatory().into_proto();
+        if let Some(headers) = trace::Headers::current() {
+            headers.put_on(&mut message);
+        }
+        self.messages.push(message);
         self
     }
 

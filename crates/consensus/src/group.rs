@@ -13,7 +13,9 @@ use openraft::storage::RaftLogStorage as _;
 use prometheus::Registry;
 use tokio::sync::watch;
 
+use crate::announcements::{self, Announcements, Announcer};
 use crate::clock::Clock;
+use crate::identity::ClusterIdentity;
 use crate::leadership::{self, Leadership};
 use crate::log_store::LogStore;
 use crate::membership;
@@ -27,12 +29,17 @@ use crate::types::{GroupId, LogId, NodeAddress, NodeId, Raft};
 
 /// How often the size of the log is looked at.
 const LOG_SIZE_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+/// How often it is looked whether Raft still runs.
+const WATCH_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Takes the effects of committed entries; called in log order, right after they are readable, and expected
 /// to return at once.
 pub trait EffectSink: Send + Sync + 'static {
     /// `released_due_ms`: due times of messages that were just released.
     fn effects(&self, effects: Vec<Effect>, released_due_ms: Vec<u64>);
+
+    /// The whole state was replaced by a snapshot.
+    fn replaced(&self) {}
 }
 
 /// What a group is started with.
@@ -58,6 +65,10 @@ pub struct GroupOptions {
     pub clock: Arc<dyn Clock>,
     /// Where the effects go.
     pub effects: Arc<dyn EffectSink>,
+    /// Which cluster the node's data is of.
+    pub identity: ClusterIdentity,
+    /// What the node says of itself.
+    pub announcer: Announcer,
 }
 
 /// Why a group did not start.
@@ -101,6 +112,10 @@ pub struct Group {
     pub reader: StateReader,
     /// Who leads.
     pub leadership: watch::Receiver<Leadership>,
+    /// Which cluster this is.
+    pub identity: ClusterIdentity,
+    /// What the members say of themselves, while this node leads.
+    pub announcements: Announcements,
 }
 
 /// A group as this node sees it.
@@ -151,16 +166,27 @@ impl Group {
         }
         let mut config = raft_config(&options.raft).map_err(|error| GroupError::Options(error.to_string()))?;
         let is_recovering = options.gate.is_recovering();
+        let identity = options.identity;
+        // A first membership, which a node writes itself before it has heard of anybody, is no data.
+        let has_data = last_log_id.is_some_and(|last| last.index > 0) || state_machine.has_applied();
+        if !has_data && !is_recovering {
+            identity.began_empty();
+        }
+        let network = options.network.identified(identity.clone());
+        let links = network.links().clone();
         config.enable_elect = !is_recovering;
-        let raft = Raft::new(options.node_id, Arc::new(config), options.network, log_store, state_machine)
+        let raft = Raft::new(options.node_id, Arc::new(config), network, log_store, state_machine)
             .await
             .map_err(|error| GroupError::Raft(error.to_string()))?;
         let leadership = leadership::watch(&raft);
-        let proposer = Proposer::start(raft.clone(), options.clock.clone(), registry)?;
+        let announcements = Announcements::default();
+        let proposer = Proposer::start(raft.clone(), options.clock.clone(), announcements.clone(), registry)?;
         tokio::spawn(timer::run(proposer.clone(), options.clock, next_wake_ms, leadership.clone()));
         tokio::spawn(bound_log(raft.clone(), options.logs, options.raft));
         tokio::spawn(membership::complete_changes(raft.clone(), leadership.clone()));
-        let group = Group { node_id: options.node_id, raft, proposer, reader, leadership };
+        let node_id = options.node_id;
+        let group = Group { node_id, raft, proposer, reader, leadership, identity, announcements };
+        tokio::spawn(announcements::run(group.clone(), links, options.group_id, options.announcer));
         // A node that recovers is a member of a group that there is.
         if !is_recovering {
             group.initialize(options.members).await?;
@@ -203,6 +229,16 @@ impl Group {
         }
     }
 
+    /// Resolves when Raft has stopped, and says why: its storage failed, or it panicked, of which the status says nothing.
+    pub async fn stopped(&self) -> String {
+        loop {
+            if let Err(failure) = self.raft.with_raft_state(|_| ()).await {
+                return failure.to_string();
+            }
+            tokio::time::sleep(WATCH_INTERVAL).await;
+        }
+    }
+
     /// Reads from the machine in memory.
     pub async fn read<V: Send + 'static>(
         &self,
@@ -237,7 +273,7 @@ impl Group {
     }
 
     /// Waits until a read on this node is as current as asked for.
-    async fn await_current(&self, consistency: Consistency) -> Result<(), ReadError> {
+    pub(crate) async fn await_current(&self, consistency: Consistency) -> Result<(), ReadError> {
         if consistency == Consistency::Linearizable {
             // ReadIndex, never a lease: a deposed leader finds out before it answers.
             let linearizer =
@@ -292,6 +328,7 @@ impl ApplyObserver for Observer {
     }
 
     fn replaced(&self, next_wake_ms: Option<u64>) {
+        self.effects.replaced();
         self.set_next_wake(next_wake_ms);
     }
 }

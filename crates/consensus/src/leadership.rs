@@ -1,5 +1,7 @@
 //! Who leads, as this node sees it.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 
 use crate::types::{NodeAddress, NodeId, Raft};
@@ -75,5 +77,13 @@ impl Tenure {
         let is_over = |now: &Leadership| now.term != began.term || now.is_local != began.is_local;
         // An error means that the group has stopped.
         let _ = self.leadership.wait_for(is_over).await;
+    }
+
+    /// Where the leader of a later term is reached, once there is one. None if none is known within `patience`.
+    pub async fn successor(&self, patience: Duration) -> Option<NodeAddress> {
+        let mut leadership = self.leadership.clone();
+        let is_later = |now: &Leadership| now.term > self.began.term && now.leader.is_some();
+        let later = tokio::time::timeout(patience, leadership.wait_for(is_later)).await.ok()?.ok()?;
+        later.leader.as_ref().map(|(_, address)| address.clone())
     }
 }

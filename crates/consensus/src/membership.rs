@@ -22,8 +22,6 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a node that lost its vote may take to hear of it, before it is not told anything any more.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a successor may take to lead, besides two elections.
-const TRANSFER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often something awaited is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -88,8 +86,8 @@ pub enum MembershipError {
         to: NodeId,
     },
     /// The successor did not take over.
-    #[error("node {0} has not taken over")]
-    NotTakenOver(NodeId),
+    #[error("{} has not taken over", .0.map_or("another voter".to_owned(), |node_id| format!("node {node_id}")))]
+    NotTakenOver(Option<NodeId>),
     /// It was not committed in time, or the leadership ended meanwhile. It may be committed yet.
     #[error("the outcome of the change is unknown: {0}")]
     Unknown(String),
@@ -189,32 +187,20 @@ impl Group {
         }
         let leader = self.hand_over(to).await?;
         match to {
-            Some(to) if to != leader => Err(MembershipError::NotTakenOver(to)),
+            Some(wanted) if wanted != leader => Err(MembershipError::NotTakenOver(to)),
             _ => Ok(leader),
         }
     }
 
     /// Ends this node's leadership in favour of another voter. Answers who leads now.
     async fn hand_over(&self, to: Option<NodeId>) -> Result<NodeId, MembershipError> {
-        let deadline = Instant::now() + ANSWER_TIMEOUT;
-        let successors = loop {
-            let successors = self.members()?.successors(self.node_id, to);
-            if !successors.is_empty() {
-                break successors;
-            }
-            if Instant::now() >= deadline {
-                return Err(MembershipError::NoSuccessor(to));
-            }
-            tokio::time::sleep(POLL_INTERVAL).await;
-        };
-        let first = successors[0];
+        let group = self.clone();
         // Once begun it must end with another leader, also if nobody waits for it: this one takes no more commands.
-        let election = Duration::from_millis(self.raft.config().election_timeout_max);
-        let patience = TRANSFER_TIMEOUT + election * 2;
-        let handing_over = tokio::spawn(hand_over(self.raft.clone(), self.leadership.clone(), successors, patience));
-        match tokio::time::timeout(patience * 2, handing_over).await {
-            Ok(Ok(Some(leader))) => Ok(leader),
-            _ => Err(MembershipError::NotTakenOver(first)),
+        let yielding = tokio::spawn(async move { group.yield_leadership(to, ANSWER_TIMEOUT).await });
+        match tokio::time::timeout(ANSWER_TIMEOUT + self.succession_timeout() * 3, yielding).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => Err(MembershipError::Unknown(error.to_string())),
+            Err(_) => Err(MembershipError::NotTakenOver(to)),
         }
     }
 
@@ -266,7 +252,7 @@ impl Group {
     }
 
     /// The members as the leader sees them; an error if this node does not lead.
-    fn members(&self) -> Result<Members, MembershipError> {
+    pub(crate) fn members(&self) -> Result<Members, MembershipError> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let (Some(heartbeats), Some(replication)) = (&metrics.heartbeat, &metrics.replication) else {
@@ -296,29 +282,6 @@ impl Group {
     }
 }
 
-/// Tries one successor after the other until another node leads, which it answers; none if the group stops.
-async fn hand_over(
-    raft: Raft,
-    mut leadership: watch::Receiver<Leadership>,
-    successors: Vec<NodeId>,
-    patience: Duration,
-) -> Option<NodeId> {
-    let own_id = *raft.node_id();
-    for successor in successors.iter().cycle() {
-        tracing::info!(successor, "handing over the leadership");
-        raft.trigger().transfer_leader(*successor).await.ok()?;
-        let is_other = |now: &Leadership| now.leader.as_ref().is_some_and(|(leader, _)| *leader != own_id);
-        if let Ok(changed) = tokio::time::timeout(patience, leadership.wait_for(is_other)).await {
-            return changed.ok()?.leader.as_ref().map(|(leader, _)| *leader);
-        }
-        // Elected again meanwhile, it takes commands as before.
-        if leadership.has_changed().is_err() {
-            return None;
-        }
-    }
-    None
-}
-
 /// Completes a change of voters that a former leader did not live to complete. Runs until the node stops.
 pub(crate) async fn complete_changes(raft: Raft, mut leadership: watch::Receiver<Leadership>) {
     loop {
@@ -346,11 +309,11 @@ fn is_joint(raft: &Raft) -> bool {
 
 /// The members, as their leader sees them.
 #[derive(Debug)]
-struct Members {
+pub(crate) struct Members {
     own_id: NodeId,
     nodes: BTreeMap<NodeId, NodeAddress>,
     /// Those that will be, while they change.
-    voters: BTreeSet<NodeId>,
+    pub(crate) voters: BTreeSet<NodeId>,
     /// And those that were.
     all_voters: BTreeSet<NodeId>,
     is_joint: bool,
@@ -393,7 +356,7 @@ impl Members {
     }
 
     /// Who may lead next, best first.
-    fn successors(&self, leader: NodeId, wanted: Option<NodeId>) -> Vec<NodeId> {
+    pub(crate) fn successors(&self, leader: NodeId, wanted: Option<NodeId>) -> Vec<NodeId> {
         let mut fit: Vec<NodeId> = self.voters.iter().copied().filter(|voter| *voter != leader).collect();
         fit.retain(|voter| self.is_caught_up(*voter));
         if wanted.is_some_and(|wanted| !fit.contains(&wanted)) {

@@ -11,7 +11,7 @@ mod batch;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use dwell_machine::{Batch, Command, DetachAll, Reply};
+use dwell_machine::{Batch, COMMAND_FORMAT_UNANNOUNCED, Command, DetachAll, Reply};
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use openraft::impls::ProgressResponder;
@@ -20,6 +20,7 @@ use prometheus::{Histogram, HistogramOpts, IntGauge, Registry, exponential_bucke
 use tokio::sync::{mpsc, oneshot};
 
 use self::batch::Batches;
+use crate::announcements::{Announcements, NotUnderstood, members};
 use crate::clock::Clock;
 use crate::types::{Proposal, Raft, TypeConfig};
 
@@ -38,6 +39,9 @@ pub enum ProposeError {
     /// Leadership was lost, or storage failed, while the command was under way: it may be applied or not.
     #[error("the outcome is unknown: {0}")]
     Unknown(String),
+    /// A member would stop at the command. It was not proposed.
+    #[error(transparent)]
+    NotUnderstood(#[from] NotUnderstood),
 }
 
 struct Pending {
@@ -60,6 +64,8 @@ pub enum Hurry {
 #[derive(Clone)]
 pub struct Proposer {
     queue: mpsc::Sender<Pending>,
+    raft: Raft,
+    announcements: Announcements,
 }
 
 /// A reply that is still to come.
@@ -74,22 +80,39 @@ impl PendingReply {
 }
 
 impl Proposer {
-    /// Starts the task that makes log entries.
-    pub fn start(raft: Raft, clock: Arc<dyn Clock>, registry: &Registry) -> Result<Proposer, prometheus::Error> {
+    /// Starts the task that makes log entries. `announcements` tell which commands the members understand.
+    pub fn start(
+        raft: Raft,
+        clock: Arc<dyn Clock>,
+        announcements: Announcements,
+        registry: &Registry,
+    ) -> Result<Proposer, prometheus::Error> {
         let metrics = Metrics::register(registry)?;
         let (queue, commands) = mpsc::channel(QUEUE_COMMANDS_MAX);
         let batches = Batches::new(commands);
-        let worker = Worker { raft, clock, metrics, batches, introduced: None, introducing: false };
+        let worker = Worker { raft: raft.clone(), clock, metrics, batches, introduced: None, introducing: false };
         tokio::spawn(worker.run());
-        Ok(Proposer { queue })
+        Ok(Proposer { queue, raft, announcements })
     }
 
     /// Hands a command over, waiting for room. Commands of one caller are applied in the order of its calls.
     pub async fn submit(&self, command: Command, hurry: Hurry) -> PendingReply {
         let (reply, receiver) = oneshot::channel();
+        if let Err(error) = self.check_understood(&command) {
+            let _ = reply.send(Err(error.into()));
+            return PendingReply(receiver);
+        }
         // A closed queue drops the sender, which the receiver reports.
         let _ = self.queue.send(Pending { command, hurry, reply }).await;
         PendingReply(receiver)
+    }
+
+    /// Commands of the first format, which are nearly all, need no look at the members.
+    fn check_understood(&self, command: &Command) -> Result<(), NotUnderstood> {
+        if command.format() <= COMMAND_FORMAT_UNANNOUNCED {
+            return Ok(());
+        }
+        self.announcements.check(command, members(&self.raft).into_iter().map(|(node_id, _)| node_id))
     }
 
     /// Hands a command over and waits until it is applied.

@@ -81,7 +81,12 @@ pub async fn caught_up(raft: &Raft, links: &PeerLinks, group: GroupId, node: Nod
             && is_led
             && let Some(address) = leader_address
         {
-            let route = wire::Route { group_id: group, from_node_id: node, to_node_id: vote.leader_id.node_id };
+            let route = wire::Route {
+                group_id: group,
+                from_node_id: node,
+                to_node_id: vote.leader_id.node_id,
+                ..wire::Route::default()
+            };
             match position_of(links, &address, route).await {
                 Ok((leader, last)) if leader == vote => {
                     let index = last.map_or(0, |last| last.index);

@@ -107,9 +107,19 @@ impl StateMachine {
         })
     }
 
+    /// False on an empty disk.
+    pub(crate) fn has_applied(&self) -> bool {
+        self.last_applied.is_some()
+    }
+
     /// The machine, as of the last applied entry.
     pub fn machine(&self) -> &Machine {
         &self.machine
+    }
+
+    /// Index of the last applied entry; 0 before the first one.
+    pub fn applied_index(&self) -> u64 {
+        self.last_applied.map_or(0, |applied| applied.index)
     }
 
     /// The rows, as of the last applied entry.

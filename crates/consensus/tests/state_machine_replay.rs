@@ -11,8 +11,9 @@ use dwell_consensus::types::{Entry, Proposal};
 use dwell_machine::MemoryStore;
 use openraft::EntryPayload;
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
+use state_support::looking::{copy_directory, rows};
 use state_support::workload::{Random, Workload};
-use state_support::{Recorder, applied, apply, copy_directory, open_observed, open_state, rows, ship};
+use state_support::{Recorder, applied, apply, open_observed, open_state, ship};
 
 const ENTRIES: usize = 600;
 

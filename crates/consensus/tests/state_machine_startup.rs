@@ -10,15 +10,17 @@ use dwell_consensus::types::{Entry, LogId, TypeConfig};
 use openraft::RaftState;
 use openraft::StorageHelper;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftSnapshotBuilder, RaftStateMachine};
+use state_support::looking::{copy_directory, rows};
 use state_support::workload::Workload;
-use state_support::{applied, apply, copy_directory, open_log, open_state, rows, ship};
+use state_support::{applied, apply, open_log, open_state, ship};
 use tempfile::TempDir;
 
 /// A node's stores.
 struct Node {
-    directory: TempDir,
     log: LogStore,
     state: StateMachine,
+    /// The last one: removed when they are closed.
+    directory: TempDir,
 }
 
 impl Node {
@@ -29,7 +31,7 @@ impl Node {
     fn open(directory: TempDir) -> Node {
         let log = open_log(&directory.path().join("log"));
         let state = open_state(&directory.path().join("state")).unwrap();
-        Node { directory, log, state }
+        Node { log, state, directory }
     }
 
     /// What would be found after a kill at this moment.
@@ -110,7 +112,7 @@ async fn a_received_snapshot_that_was_not_yet_switched_to_is_installed_at_the_st
     let before = node.killed();
     let received = ship(&snapshot.snapshot, &node.state);
     node.state.install_snapshot(&snapshot.meta, received).await.unwrap();
-    let Node { directory, log, state } = before;
+    let Node { log, state, directory } = before;
     drop((log, state));
     copy_directory(&node.directory.path().join("state/snapshots"), &directory.path().join("state/snapshots"));
     assert!(directory.path().join("state/db-1").exists());

@@ -4,6 +4,7 @@
 #![allow(missing_docs, reason = "generated; the documentation stands in the .proto files")]
 
 pub mod request;
+pub mod trace_context;
 
 /// The client API, `dwell.v1`.
 pub mod v1 {
@@ -26,6 +27,10 @@ pub mod metadata {
     pub const RETRY_AFTER_MS: &str = "dwell-retry-after-ms";
     /// On requests that read: [`CONSISTENCY_STALE`] asks the addressed node for what it has applied so far.
     pub const CONSISTENCY: &str = "dwell-consistency";
+    /// Between nodes, on calls that are passed on: the user whose call it is. Nodes take it from each other only.
+    pub const CALLER: &str = "dwell-caller";
+    /// With [`CALLER`]: the address that the user called from.
+    pub const CALLER_ADDRESS: &str = "dwell-caller-address";
     /// See [`CONSISTENCY`].
     pub const CONSISTENCY_STALE: &str = "stale";
 }

@@ -4,6 +4,8 @@
 //! could take gigabytes before anybody looks at how many messages it has. So the elements of its repeated fields are
 //! counted first, on the wire, by what [`FILE_DESCRIPTOR_SET`](crate::FILE_DESCRIPTOR_SET) says of its type.
 
+use std::any::Any;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::LazyLock;
@@ -53,7 +55,20 @@ pub fn decode<M: Message + Name + Default>(bytes: Bytes) -> Result<M, RequestErr
     Ok(M::decode(bytes)?)
 }
 
-/// Encodes as [`ProstCodec`] does, and decodes by [`decode`].
+/// Looks at each request of a call before the service sees it, and may refuse it.
+pub type Check = Box<dyn Fn(&dyn Any) -> Result<(), Status> + Send + Sync>;
+
+tokio::task_local! {
+    /// Taken by the decoder that is made first, which is that of the requests.
+    static CHECK: RefCell<Option<Check>>;
+}
+
+/// Serves one call whose requests, those that come later in its stream as well, are to pass `check`.
+pub async fn checked<F: Future>(check: Check, call: F) -> F::Output {
+    CHECK.scope(RefCell::new(Some(check)), call).await
+}
+
+/// Encodes as [`ProstCodec`] does, and decodes by [`decode`]. Requests of a call that is [`checked`] are checked.
 #[derive(Debug)]
 pub struct RequestCodec<E, D>(PhantomData<(E, D)>);
 
@@ -78,21 +93,25 @@ where
     }
 
     fn decoder(&mut self) -> RequestDecoder<D> {
-        RequestDecoder(PhantomData)
+        let check = CHECK.try_with(|check| check.borrow_mut().take()).ok().flatten();
+        RequestDecoder(check, PhantomData)
     }
 }
 
 /// See [`RequestCodec`].
-#[derive(Debug)]
-pub struct RequestDecoder<D>(PhantomData<D>);
+pub struct RequestDecoder<D>(Option<Check>, PhantomData<D>);
 
-impl<D: Message + Name + Default> Decoder for RequestDecoder<D> {
+impl<D: Message + Name + Default + 'static> Decoder for RequestDecoder<D> {
     type Item = D;
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<D>, Status> {
         let bytes = buffer.copy_to_bytes(buffer.remaining());
-        Ok(Some(decode(bytes)?))
+        let item: D = decode(bytes)?;
+        if let Some(check) = &self.0 {
+            check(&item)?;
+        }
+        Ok(Some(item))
     }
 }
 

@@ -26,7 +26,8 @@ use tonic::transport::{Channel, Endpoint};
 use tower::{Layer, Service, ServiceExt};
 
 use crate::services::{Services, consistency};
-use crate::status::unavailable;
+use crate::status::{redirected, unavailable};
+use crate::stop::Stopping;
 
 /// How long a connection to the leader may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -36,6 +37,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 pub struct ForwardLayer {
     leadership: watch::Receiver<Leadership>,
     transport: Arc<dyn Transport>,
+    stopping: Stopping,
     channels: Arc<Mutex<HashMap<String, Channel>>>,
 }
 
@@ -48,8 +50,12 @@ pub struct Forward<S> {
 
 impl ForwardLayer {
     /// Follows the group's leader.
-    pub fn new(leadership: watch::Receiver<Leadership>, transport: Arc<dyn Transport>) -> ForwardLayer {
-        ForwardLayer { leadership, transport, channels: Arc::default() }
+    pub fn new(
+        leadership: watch::Receiver<Leadership>,
+        transport: Arc<dyn Transport>,
+        stopping: Stopping,
+    ) -> ForwardLayer {
+        ForwardLayer { leadership, transport, stopping, channels: Arc::default() }
     }
 
     /// The connection to the leader; made when first used, and made again by itself after it broke.
@@ -111,7 +117,8 @@ where
                     None => unavailable("there is no leader at the moment").into_http(),
                 }
             };
-            name_leader(&leadership, response.headers_mut());
+            // As of now: it may have changed meanwhile, and an error sends the client to the one that is named.
+            name_leader(&layer.leadership.borrow(), response.headers_mut());
             Ok(response)
         })
     }
@@ -125,12 +132,14 @@ impl ForwardLayer {
             Ok(channel) => channel,
             Err(status) => return status.into_http(),
         };
+        // Other calls are let come to their end.
+        let stopping = is_stream(request.uri().path()).then(|| self.stopping.clone());
         let response = tokio::select! {
             response = channel.oneshot(request) => response,
             () = tenure.ended() => return unavailable("the leader changed meanwhile").into_http(),
         };
         match response {
-            Ok(response) => response.map(|body| Body::new(EndingBody::new(body, tenure))),
+            Ok(response) => response.map(|body| Body::new(EndingBody::new(body, tenure, stopping))),
             Err(error) => unavailable(format!("the leader at {} did not answer: {error}", address.peer)).into_http(),
         }
     }
@@ -146,9 +155,15 @@ fn needs_leader(request: &Request<Body>) -> bool {
         <v1::inventory_server::InventoryServer<Services> as NamedService>::NAME,
         <v1::schedules_server::SchedulesServer<Services> as NamedService>::NAME,
         <v1::membership_server::MembershipServer<Services> as NamedService>::NAME,
+        <v1::users_server::UsersServer<Services> as NamedService>::NAME,
     ];
     let metadata = MetadataMap::from_headers(request.headers().clone());
     led.contains(&service) && consistency(&metadata) == Consistency::Linearizable
+}
+
+/// True for the path of calls that last as long as the client likes, with a request after the other.
+pub(crate) fn is_stream(path: &str) -> bool {
+    matches!(path.rsplit('/').next().unwrap_or_default(), "PublishStream" | "Consume")
 }
 
 fn name_leader(leadership: &Leadership, headers: &mut HeaderMap) {
@@ -160,24 +175,41 @@ fn name_leader(leadership: &Leadership, headers: &mut HeaderMap) {
 }
 
 /// A forwarded response. When the leader's connection breaks, or another node leads, it ends with UNAVAILABLE, as
-/// a call does that was never forwarded, and not with a reset stream, which says nothing.
+/// a call does that was never forwarded, and not with a reset stream, which says nothing. So does a stream whose node is
+/// told to stop.
 struct EndingBody {
     /// `None` once it has ended.
     body: Option<Body>,
-    tenure_ended: BoxFuture<'static, ()>,
+    end: BoxFuture<'static, Status>,
 }
 
 impl EndingBody {
-    fn new(body: Body, mut tenure: Tenure) -> EndingBody {
-        EndingBody { body: Some(body), tenure_ended: Box::pin(async move { tenure.ended().await }) }
+    /// With `stopping`, it ends also when that begins to drain.
+    fn new(body: Body, tenure: Tenure, stopping: Option<Stopping>) -> EndingBody {
+        EndingBody { body: Some(body), end: Box::pin(end_of(tenure, stopping)) }
     }
 
-    fn end(&mut self, reason: &str) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Status>>> {
+    fn end(&mut self, status: Status) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Status>>> {
         self.body = None;
         let mut trailers = HeaderMap::new();
-        unavailable(reason).add_header(&mut trailers)?;
+        status.add_header(&mut trailers)?;
         Poll::Ready(Some(Ok(http_body::Frame::trailers(trailers))))
     }
+}
+
+/// Resolves when another node leads, or this one is told to stop, and says where to go.
+async fn end_of(mut tenure: Tenure, stopping: Option<Stopping>) -> Status {
+    let told_to_stop = async {
+        match &stopping {
+            Some(stopping) => stopping.draining().await,
+            None => std::future::pending().await,
+        }
+    };
+    let reason = tokio::select! {
+        () = tenure.ended() => "the leader changed meanwhile",
+        () = told_to_stop => "this node is stopping",
+    };
+    redirected(unavailable(reason), &tenure, &stopping.unwrap_or_default()).await
 }
 
 impl http_body::Body for EndingBody {
@@ -191,11 +223,12 @@ impl http_body::Body for EndingBody {
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         match Pin::new(body).poll_frame(context) {
             Poll::Ready(Some(Err(error))) => {
-                self.end(&format!("the connection to the leader broke: {}", error.message()))
+                self.end(unavailable(format!("the connection to the leader broke: {}", error.message())))
             }
-            Poll::Pending if self.tenure_ended.as_mut().poll(context).is_ready() => {
-                self.end("the leader changed meanwhile")
-            }
+            Poll::Pending => match self.end.as_mut().poll(context) {
+                Poll::Ready(status) => self.end(status),
+                Poll::Pending => Poll::Pending,
+            },
             frame => frame,
         }
     }
@@ -227,8 +260,10 @@ mod tests {
         assert!(needs_leader(&request("/dwell.v1.Inventory/RecallMatching")));
         assert!(needs_leader(&request("/dwell.v1.Schedules/TriggerSchedule")));
         assert!(needs_leader(&request("/dwell.v1.Membership/AddMember")));
+        assert!(needs_leader(&request("/dwell.v1.Users/AddUser")));
         assert!(!needs_leader(&request("/dwell.v1.Cluster/GetClusterStatus")));
         assert!(!needs_leader(&request("/dwell.v1.Cluster/GetStateDigest")));
+        assert!(!needs_leader(&request("/dwell.v1.Backups/CreateBackup")));
         assert!(!needs_leader(&request("/grpc.health.v1.Health/Check")));
         let mut stale = request("/dwell.v1.Queues/DescribeQueue");
         stale.headers_mut().insert(metadata::CONSISTENCY, HeaderValue::from_static(metadata::CONSISTENCY_STALE));
@@ -240,7 +275,7 @@ mod tests {
         let broken = futures::stream::iter([Err::<http_body::Frame<bytes::Bytes>, _>(Status::internal("reset"))]);
         let (_sender, leadership) = watch::channel(Leadership::default());
         let body = Body::new(http_body_util::StreamBody::new(broken));
-        let body = EndingBody::new(body, Tenure::current(&leadership));
+        let body = EndingBody::new(body, Tenure::current(&leadership), None);
         let trailers = body.collect().await.unwrap().trailers().cloned().unwrap();
         assert_eq!(trailers["grpc-status"], "14");
     }
@@ -250,9 +285,26 @@ mod tests {
         let (sender, leadership) = watch::channel(Leadership::default());
         let silent = futures::stream::pending::<Result<http_body::Frame<bytes::Bytes>, Status>>();
         let body = Body::new(http_body_util::StreamBody::new(silent));
-        let body = EndingBody::new(body, Tenure::current(&leadership));
+        let body = EndingBody::new(body, Tenure::current(&leadership), None);
         let ended = tokio::spawn(body.collect());
         sender.send(Leadership { term: 2, ..Leadership::default() }).unwrap();
         assert_eq!(ended.await.unwrap().unwrap().trailers().unwrap()["grpc-status"], "14");
+    }
+
+    #[tokio::test]
+    async fn a_stream_whose_leader_changes_is_told_who_leads_then() {
+        let (sender, leadership) = watch::channel(Leadership::default());
+        let silent = futures::stream::pending::<Result<http_body::Frame<bytes::Bytes>, Status>>();
+        let body = Body::new(http_body_util::StreamBody::new(silent));
+        let ended = tokio::spawn(EndingBody::new(body, Tenure::current(&leadership), None).collect());
+        sender.send(Leadership { term: 2, ..Leadership::default() }).unwrap();
+        tokio::task::yield_now().await;
+        let address = NodeAddress { peer: "b:1".into(), client: "b:2".into() };
+        sender.send(Leadership { term: 2, leader: Some((2, address)), is_local: false }).unwrap();
+        let trailers = ended.await.unwrap().unwrap().trailers().cloned().unwrap();
+        assert_eq!(
+            (&trailers["grpc-status"], &trailers[metadata::LEADER]),
+            (&"14".parse().unwrap(), &"b:2".parse().unwrap())
+        );
     }
 }

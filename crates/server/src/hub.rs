@@ -50,6 +50,8 @@ pub struct Hub {
     clock: Arc<dyn Clock>,
     leads: Mutex<Option<watch::Receiver<Leadership>>>,
     metrics: HubMetrics,
+    /// Notified when there may be other users than before.
+    users_changed: Arc<Notify>,
 }
 
 /// A stream's end of the hub; takes its consumers with it when it is dropped.
@@ -63,8 +65,8 @@ pub struct Subscription {
 impl Hub {
     /// A hub without streams.
     pub fn new(clock: Arc<dyn Clock>, metrics: HubMetrics) -> Arc<Hub> {
-        let (attachments, waiters, leads) = Default::default();
-        Arc::new(Hub { attachments, waiters, clock, leads, metrics })
+        let (attachments, waiters, leads, users_changed) = Default::default();
+        Arc::new(Hub { attachments, waiters, clock, leads, metrics, users_changed })
     }
 
     /// Ends all streams whenever the leadership changes.
@@ -79,6 +81,11 @@ impl Hub {
                 hub.metrics.consumers.set(0);
             }
         });
+    }
+
+    /// Notified when there may be other users than before, on every node.
+    pub fn users_changed(&self) -> Arc<Notify> {
+        self.users_changed.clone()
     }
 
     /// Registers a stream, which has no consumers yet.
@@ -143,8 +150,7 @@ impl EffectSink for Hub {
             match effect {
                 Effect::Deliver { attachment, delivery, .. } => self.deliver(attachment, delivery),
                 Effect::CloseConsumer { attachment, reason, .. } => self.close(attachment, reason),
-                // Nobody is asked who he is yet.
-                Effect::UsersChanged => {}
+                Effect::UsersChanged => self.users_changed.notify_one(),
                 Effect::Wake { queue } => {
                     if let Some(waiter) = self.waiters.lock().get(&queue) {
                         waiter.notify_one();
@@ -159,6 +165,10 @@ impl EffectSink for Hub {
                 self.metrics.release_lateness.observe(now_ms.saturating_sub(due_ms) as f64 / 1000.0);
             }
         }
+    }
+
+    fn replaced(&self) {
+        self.users_changed.notify_one();
     }
 }
 

@@ -3,17 +3,27 @@
 use std::time::Duration;
 
 use dwell_consensus::group::{Consistency, Group};
-use dwell_machine::QueueView;
+use dwell_machine::{COMMAND_FORMAT, QueueView};
 use dwell_proto::v1;
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
-    exponential_buckets,
+    Encoder, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, exponential_buckets,
 };
 
 /// Queues shown one by one; more would make a scrape too large.
 const QUEUES_MAX: usize = 1000;
 /// How long a scrape waits for the machine.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Tells which version runs here, by the labels of a metric that is always 1, as is usual.
+pub fn register_build(registry: &Registry) -> Result<(), prometheus::Error> {
+    let build = IntGaugeVec::new(
+        Opts::new("dwell_build_info", "Always 1: the version, and the newest format of commands that it understands."),
+        &["version", "command_format"],
+    )?;
+    build.with_label_values(&[env!("CARGO_PKG_VERSION"), &COMMAND_FORMAT.to_string()]).set(1);
+    registry.register(Box::new(build))
+}
 
 /// What the hub counts.
 pub struct HubMetrics {

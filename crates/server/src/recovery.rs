@@ -22,8 +22,8 @@ pub enum RecoveryError {
     /// Nobody else has the data.
     #[error(
         "{damage}; this node is configured as its cluster's only member, so there is nobody to recover the data from. \
-         Restore the data directory {directory} from a backup. Or give up what it held: move its `log`, `groups`, \
-         `votes` and `DAMAGED` away, and start again"
+         Move all that is in the data directory {directory} away; then begin anew with a backup \
+         (`dwell backup restore`), or, without one, with nothing"
     )]
     Alone {
         /// What was found.
@@ -41,6 +41,14 @@ pub enum RecoveryError {
         /// What was found.
         damage: Damage,
         /// Where the votes are kept.
+        directory: String,
+    },
+    /// A backup was being restored, and what is there may be a part of it, or nothing.
+    #[error(
+        "{directory} holds the beginning of a backup's restoration, which did not end: empty it, and restore the backup again"
+    )]
+    HalfRestored {
+        /// The data directory.
         directory: String,
     },
     /// The marks could not be read or written, or stores not moved.
@@ -73,6 +81,9 @@ impl Stores {
     /// place.
     pub fn open(config: &Config, environment: &Environment, registry: &Registry) -> Result<Stores, ServerError> {
         let directory = DataDirectory::new(&config.data_dir);
+        if directory.is_staged() {
+            return Err(RecoveryError::HalfRestored { directory: config.data_dir.display().to_string() }.into());
+        }
         let mut recovery = Recovery::new(&config.data_dir, registry)?;
         let open = |damage: &DamageSignal| {
             let state = open_state(config, environment, &directory, damage)?;

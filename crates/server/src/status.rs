@@ -1,15 +1,31 @@
 //! From errors to gRPC statuses: the only place.
 
+use std::time::Duration;
+
+use dwell_consensus::backup::BackupError;
 use dwell_consensus::digest::DigestError;
 use dwell_consensus::group::ReadError;
+use dwell_consensus::leadership::Tenure;
 use dwell_consensus::membership::MembershipError;
 use dwell_consensus::proposer::ProposeError;
+use dwell_consensus::snapshotting::SnapshotError;
 use dwell_machine::{Refusal, StoreError};
 use dwell_proto::metadata;
 use tonic::{Code, Status};
 
+use crate::access::PasswordError;
+use crate::stop::Stopping;
+use crate::watermarks::Exhausted;
+
 /// How long a client may wait before it asks again while there is no leader. An election takes about that long.
 const RETRY_AFTER_MS: &str = "50";
+/// The same while memory or disk is short, until consumers have made room.
+const RETRY_EXHAUSTED_MS: &str = "500";
+/// The same when the next leader is known.
+const RETRY_SOON_MS: &str = "1";
+/// How long a stream that has lost its leader waits to tell who comes after. Several elections; a client that is told
+/// nothing would ask the nodes in turn, and find out no sooner.
+const SUCCESSOR_PATIENCE: Duration = Duration::from_millis(200);
 
 /// A value of a request that breaks a limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +61,15 @@ pub enum RequestError {
     /// There is no digest.
     #[error(transparent)]
     Digest(#[from] DigestError),
+    /// A watermark is reached.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+    /// There is no snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// There is no backup.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// There is no such message, or not any more.
     #[error("queue `{queue}` holds no message with the sequence {sequence}")]
     MessageNotFound {
@@ -53,6 +78,9 @@ pub enum RequestError {
         /// Its handle's.
         sequence: u64,
     },
+    /// A password could not be hashed, or too many are at it.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
     /// The machine answered something that does not belong to the command.
     #[error("the reply does not fit the command")]
     UnexpectedReply,
@@ -64,9 +92,15 @@ impl From<RequestError> for Status {
             RequestError::Invalid(_) => Code::InvalidArgument,
             RequestError::Refused(refusal) => code_of(refusal),
             RequestError::MessageNotFound { .. } => Code::NotFound,
+            RequestError::Exhausted(reached) => return exhausted(reached),
+            RequestError::Propose(ProposeError::NotUnderstood(_)) => Code::FailedPrecondition,
+            RequestError::Password(PasswordError::Busy) => Code::ResourceExhausted,
+            RequestError::Password(PasswordError::Hash(_)) => Code::Internal,
             RequestError::Propose(_) | RequestError::Read(_) => return unavailable(error.to_string()),
             RequestError::Membership(reason) => return membership_status(reason),
             RequestError::Digest(reason) => code_of_digest(reason),
+            RequestError::Snapshot(reason) => code_of_snapshot(reason),
+            RequestError::Backup(reason) => code_of_backup(reason),
             RequestError::Store(_) | RequestError::UnexpectedReply => Code::Internal,
         };
         Status::new(code, error.to_string())
@@ -141,9 +175,52 @@ fn code_of_digest(error: &DigestError) -> Code {
     }
 }
 
+fn code_of_snapshot(error: &SnapshotError) -> Code {
+    match error {
+        SnapshotError::Nothing => Code::FailedPrecondition,
+        SnapshotError::NotMade(_) => Code::DeadlineExceeded,
+        SnapshotError::Stopped(_) => Code::Unavailable,
+    }
+}
+
+fn code_of_backup(error: &BackupError) -> Code {
+    match error {
+        BackupError::NotReached { .. } | BackupError::Stalled(_) => Code::DeadlineExceeded,
+        BackupError::Snapshot(reason) => code_of_snapshot(reason),
+        BackupError::TooMany { .. } => Code::ResourceExhausted,
+        BackupError::Unreadable(_) => Code::DataLoss,
+        BackupError::Abandoned => Code::Cancelled,
+        BackupError::Stopped => Code::Unavailable,
+    }
+}
+
 /// UNAVAILABLE, with a hint when to try again.
 pub fn unavailable(message: impl Into<String>) -> Status {
     to_be_repeated(Status::unavailable(message))
+}
+
+/// RESOURCE_EXHAUSTED, with a hint when to try again.
+fn exhausted(reached: &Exhausted) -> Status {
+    let mut status = Status::resource_exhausted(reached.to_string());
+    let after = if reached.is_momentary() { RETRY_AFTER_MS } else { RETRY_EXHAUSTED_MS };
+    status.metadata_mut().insert(metadata::RETRY_AFTER_MS, tonic::metadata::MetadataValue::from_static(after));
+    status
+}
+
+/// Adds to UNAVAILABLE, which ends a stream that began in `tenure`, where to go instead: to the leader that comes after
+/// it, which is waited for, but not for long. On a node that stops it is known, or never will be.
+pub async fn redirected(mut status: Status, tenure: &Tenure, stopping: &Stopping) -> Status {
+    let patience = if stopping.is_draining() { Duration::ZERO } else { SUCCESSOR_PATIENCE };
+    let leader = match tenure.successor(patience).await {
+        None if !tenure.leadership().is_local => tenure.leadership().leader.clone().map(|(_, address)| address),
+        leader => leader,
+    };
+    if let Some(leader) = leader.and_then(|leader| leader.client.parse().ok()) {
+        status.metadata_mut().insert(metadata::LEADER, leader);
+        let soon = tonic::metadata::MetadataValue::from_static(RETRY_SOON_MS);
+        status.metadata_mut().insert(metadata::RETRY_AFTER_MS, soon);
+    }
+    status
 }
 
 fn to_be_repeated(mut status: Status) -> Status {

@@ -178,6 +178,8 @@ impl Node {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"DWELL_")) {
             command.env_remove(name);
         }
+        // Its network is the harness's own.
+        command.env("DWELL_ALLOW_INSECURE", "true");
         command.envs(server.environment.iter().map(|(name, value)| (name, value)));
         command.envs(self.clock.environment());
         command

@@ -95,7 +95,8 @@ impl SimulatedNode {
         self.process.ended.store(false, Ordering::Relaxed);
         let environment = Environment {
             clock: self.clock.clone(),
-            transport: Arc::new(SimulatedNetwork),
+            client_transport: Arc::new(SimulatedNetwork),
+            peer_transport: Arc::new(SimulatedNetwork),
             logs: Some(self.disk.open()),
             state_compacts: false,
         };

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dwell_client::{Client, QueueSettings};
+use dwell_tests::certificates::{Authority, environment};
 use dwell_tests::environment::{READY_TIMEOUT, TestCluster};
 use dwell_tests::raw::{RawClient, message};
 
@@ -25,7 +26,13 @@ const QUEUE: &str = "seen";
 /// none, so that there are three nodes. All others are there from the start: labels whose values are known beforehand, as
 /// the outcomes of publishing and the places of damage, have a series for each of them at zero.
 async fn scrape() -> Exported {
-    let cluster = TestCluster::start(&[]).await.unwrap();
+    // What is told of TLS is told only with it.
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::new().unwrap();
+    let files = authority.sign(&[&authority], 2090, directory.path()).unwrap();
+    let environment = environment(&files, &["PEER"]);
+    let environment: Vec<_> = environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let cluster = TestCluster::start(&environment).await.unwrap();
     let leader = cluster.leader(READY_TIMEOUT).await.unwrap();
     let client = Client::connect(cluster.client_addresses()).unwrap();
     client.declare_queue(QUEUE, QueueSettings::default()).await.unwrap();
@@ -45,11 +52,16 @@ async fn scrape() -> Exported {
     exported
 }
 
+/// What nodes export has one of these prefixes; nothing else in the documentation has.
+fn is_metric(name: &str) -> bool {
+    name.starts_with("dwell_") || name.starts_with("process_")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_metrics_and_labels_of_rules_dashboard_and_documentation_are_those_that_nodes_export() {
     let mut exported = scrape().await;
     let documented = operations();
-    let named: BTreeSet<&str> = promql::names(&documented).filter(|name| name.starts_with("dwell_")).collect();
+    let named: BTreeSet<&str> = promql::names(&documented).filter(|name| is_metric(name)).collect();
     let names: BTreeSet<&str> = exported.names().collect();
     let differing: Vec<&&str> = named.symmetric_difference(&names).collect();
     assert!(differing.is_empty(), "exported and not in docs/operations.md, or there and not exported: {differing:?}");

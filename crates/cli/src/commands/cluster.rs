@@ -1,6 +1,6 @@
 //! `dwell cluster`: looks at the cluster, and says who belongs to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -49,6 +49,12 @@ enum ClusterCommand {
         #[arg(value_name = "ID")]
         node_id: Option<u64>,
     },
+    /// Make a snapshot now, on one node or on all, so that the log up to there need not be kept
+    Snapshot {
+        /// The node's number; without it, every member
+        #[arg(value_name = "ID")]
+        node_id: Option<u64>,
+    },
     /// Compare all that the members have stored, as of one index of the log. Reads everything on each node
     Digest,
 }
@@ -79,6 +85,7 @@ pub async fn run(global: &GlobalArguments, arguments: ClusterArguments) -> anyho
             let leader_id = global.client()?.transfer_leader(node_id).await?;
             output::say(global.output, format!("node {leader_id} leads"), json!({ "leader_id": leader_id }))
         }
+        ClusterCommand::Snapshot { node_id } => snapshot(global, node_id).await,
         ClusterCommand::Digest => digest(global).await,
     }
 }
@@ -107,7 +114,12 @@ async fn status(global: &GlobalArguments) -> anyhow::Result<()> {
 }
 
 fn print(nodes: &BTreeMap<u64, Node>) -> anyhow::Result<()> {
-    let titles = ["node", "clients", "role", "term", "log", "committed", "applied", "snapshot", "purged", "version"];
+    let titles =
+        ["node", "clients", "role", "term", "log", "committed", "applied", "snapshot", "purged", "version", "format"];
+    let clusters: BTreeSet<&str> =
+        nodes.values().flat_map(|node| &node.status).map(|status| status.cluster_id.as_str()).collect();
+    let names: Vec<&str> = clusters.into_iter().map(|id| if id.is_empty() { "(none yet)" } else { id }).collect();
+    output::line(format!("cluster {}", names.join(", ")))?;
     let mut table = output::table(&titles);
     for (id, node) in nodes {
         let mut row = vec![id.to_string(), node.address.clone(), role(*id, node).to_owned()];
@@ -122,10 +134,19 @@ fn print(nodes: &BTreeMap<u64, Node>) -> anyhow::Result<()> {
             ];
             row.extend(numbers.iter().map(u64::to_string));
             row.push(status.version.clone());
+            row.push(status.command_format.to_string());
         }
         table.add_row(row);
     }
-    output::print_table(&table)
+    output::print_table(&table)?;
+    for (id, node) in nodes {
+        if let Ok(ClusterStatus { exhausted, .. }) = &node.status
+            && !exhausted.is_empty()
+        {
+            output::line(format!("node {id}: {exhausted}"))?;
+        }
+    }
+    Ok(())
 }
 
 fn role(id: u64, node: &Node) -> &'static str {
@@ -150,10 +171,40 @@ fn to_json(id: u64, node: &Node) -> Value {
             value["snapshot_index"] = json!(status.snapshot_index);
             value["purged_index"] = json!(status.purged_index);
             value["version"] = json!(status.version);
+            value["cluster_id"] = json!(status.cluster_id);
+            value["command_format"] = json!(status.command_format);
+            value["exhausted"] = json!(status.exhausted);
         }
         Err(error) => value["error"] = json!(error.to_string()),
     }
     value
+}
+
+async fn snapshot(global: &GlobalArguments, node_id: Option<u64>) -> anyhow::Result<()> {
+    let client = global.client()?;
+    let members = client.discover().await?.members;
+    let named = |member: &&dwell_client::Member| node_id.is_none_or(|id| id == member.node_id);
+    let named: Vec<_> = members.iter().filter(named).collect();
+    anyhow::ensure!(!named.is_empty(), "node {} is no member", node_id.unwrap_or_default());
+    let made = join_all(named.iter().map(|member| client.make_snapshot(&member.client_address))).await;
+    let mut failed = 0;
+    for (member, made) in named.iter().zip(made) {
+        let id = member.node_id;
+        match made {
+            Ok(made) => {
+                let index = made.snapshot_index;
+                let value = json!({ "node_id": id, "snapshot_index": index });
+                output::say(global.output, format!("node {id} has a snapshot up to index {index}"), value)?;
+            }
+            Err(error) => {
+                failed += 1;
+                let value = json!({ "node_id": id, "error": error.to_string() });
+                output::say(global.output, format!("node {id} has made no snapshot: {error}"), value)?;
+            }
+        }
+    }
+    anyhow::ensure!(failed == 0, "{failed} of {} nodes have made no snapshot", named.len());
+    Ok(())
 }
 
 async fn digest(global: &GlobalArguments) -> anyhow::Result<()> {

@@ -39,6 +39,8 @@ pub(super) struct Driver {
     moved: bool,
     /// What the last attempt failed with.
     reason: String,
+    /// The server's message, if that was for want of something that the cluster is short of.
+    exhausted: Option<String>,
 }
 
 /// What a stream brings.
@@ -69,6 +71,7 @@ impl Driver {
             backoff: Backoff::default(),
             moved: false,
             reason: "nothing was tried".into(),
+            exhausted: None,
         }
     }
 
@@ -81,7 +84,7 @@ impl Driver {
                     End::Failed(hint) => Some(hint),
                 },
                 Err(reason) => {
-                    self.reason = reason;
+                    self.failed_with(reason);
                     Some(None)
                 }
             };
@@ -115,11 +118,20 @@ impl Driver {
         }
     }
 
+    /// A failure that is no watermark's is what the messages that are given up are told.
+    fn failed_with(&mut self, reason: String) {
+        self.reason = reason;
+        self.exhausted = None;
+    }
+
     /// True if everything that was sent has been given up.
     fn expire(&mut self) -> bool {
         let now = Instant::now();
         let sent = self.core.gave_up(true, self.reason.clone());
-        let unsent = self.core.gave_up(false, self.reason.clone());
+        let unsent = match &self.exhausted {
+            Some(message) => Error::ResourceExhausted(message.clone()),
+            None => self.core.gave_up(false, self.reason.clone()),
+        };
         self.backlog.expire(now, &unsent);
         self.window.expire(now, &sent, &unsent)
     }
@@ -213,25 +225,32 @@ impl Driver {
                 Ok(()) => {
                     self.backoff.reset();
                     self.moved = false;
+                    self.exhausted = None;
                     None
                 }
                 Err(Interruption::Transient(reason)) => {
                     self.core.directory.not_ready(&connection.address);
-                    self.reason = format!("{}: {reason}", connection.address);
+                    self.failed_with(format!("{}: {reason}", connection.address));
+                    Some(End::Failed(None))
+                }
+                Err(Interruption::Exhausted(message)) => {
+                    self.core.directory.not_ready(&connection.address);
+                    self.failed_with(format!("{}: {message}", connection.address));
+                    self.exhausted = Some(message);
                     Some(End::Failed(None))
                 }
             },
             Some(Err(status)) => Some(self.stream_failed(connection, &status)),
             None => {
                 self.core.directory.not_ready(&connection.address);
-                self.reason = format!("{}: the server ended the stream", connection.address);
+                self.failed_with(format!("{}: the server ended the stream", connection.address));
                 Some(End::Failed(None))
             }
         }
     }
 
     fn stream_failed(&mut self, connection: &Connection, status: &Status) -> End {
-        self.reason = describe(&connection.address, status);
+        self.failed_with(describe(&connection.address, status));
         if is_transient(status) || status.code() == Code::ResourceExhausted {
             self.core.failed(connection, status);
         } else {
@@ -246,14 +265,15 @@ impl Driver {
         let stalled = self.window.is_on_wire() && progress_at.elapsed() > patience;
         if stalled {
             self.core.directory.unreachable(&connection.address);
-            self.reason = format!("{}: no confirm within {patience:?}", connection.address);
+            self.failed_with(format!("{}: no confirm within {patience:?}", connection.address));
         }
         stalled
     }
 }
 
+/// The first of them after a while: who is refused at once is not among those that wait for an answer.
 fn ticks() -> Interval {
-    let mut tick = tokio::time::interval(TICK);
+    let mut tick = tokio::time::interval_at(Instant::now() + TICK, TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick
 }

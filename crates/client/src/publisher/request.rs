@@ -151,6 +151,11 @@ impl Request {
         !self.waiters.is_empty()
     }
 
+    /// True if somebody has waited for longer than he would, and is to be told.
+    pub(super) fn is_past(&self, now: Instant) -> bool {
+        self.waiters.iter().any(|waiter| waiter.answer.is_some() && waiter.deadline <= now)
+    }
+
     /// True if nobody is left who has not been told something.
     pub(super) fn is_abandoned(&self) -> bool {
         self.waiters.iter().all(|waiter| waiter.answer.is_none())

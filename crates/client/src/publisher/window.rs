@@ -56,6 +56,8 @@ struct Entry {
     request_id: u64,
     number: u64,
     request: Request,
+    /// It was sent on a stream that is gone, and whether it was taken there is not known.
+    may_be_stored: bool,
 }
 
 /// A confirm could not be used.
@@ -63,6 +65,8 @@ struct Entry {
 pub(super) enum Interruption {
     /// The stream is of no use: everything is to be sent again, later or elsewhere.
     Transient(String),
+    /// The same, for want of something that the cluster is short of: this is the server's message.
+    Exhausted(String),
 }
 
 impl Window {
@@ -95,6 +99,7 @@ impl Window {
 
     /// A new stream is open: everything unconfirmed will be sent on it, in order.
     pub(super) fn begin_stream(&mut self) {
+        self.unconfirmed.iter_mut().take(self.on_wire).for_each(|entry| entry.may_be_stored = true);
         self.on_wire = 0;
         self.stray_until = self.next_number - 1;
     }
@@ -133,7 +138,8 @@ impl Window {
                 self.renew();
                 self.heard_of_at = now;
             }
-            let entry = Entry { request_id: self.next_request_id, number: self.next_number, request };
+            let (request_id, number) = (self.next_request_id, self.next_number);
+            let entry = Entry { request_id, number, request, may_be_stored: false };
             self.next_request_id += 1;
             self.next_number += 1;
             self.unconfirmed.push_back(entry);
@@ -173,9 +179,11 @@ impl Window {
             None => v1::Failure { code: Code::Internal.into(), message: "a confirm without an outcome".into() },
         };
         match Code::from_i32(refusal.code) {
-            code if is_transient_code(code) || code == Code::ResourceExhausted => {
-                Err(Interruption::Transient(format!("{code}: {}", refusal.message)))
+            Code::ResourceExhausted => {
+                self.give_back(index);
+                Err(Interruption::Exhausted(refusal.message))
             }
+            code if is_transient_code(code) => Err(Interruption::Transient(format!("{code}: {}", refusal.message))),
             Code::FailedPrecondition if self.is_unroutable(index, &refusal) => {
                 // The machine's outcome, as an unknown queue is.
                 self.refuse(index, &Error::Unroutable(refusal.message), true);
@@ -193,6 +201,14 @@ impl Window {
         }
     }
 
+    /// Nothing was done about the request, nor about those that were sent behind it, whose numbers do not follow then. If
+    /// it may have been taken on an earlier stream, nobody knows what became of those.
+    fn give_back(&mut self, index: usize) {
+        if !self.unconfirmed.range(..=index).any(|entry| entry.may_be_stored) {
+            self.on_wire = self.on_wire.min(index);
+        }
+    }
+
     /// The server ended the stream with a status that sending everything again will not change. Which request
     /// it meant shows when they are sent one by one.
     pub(super) fn blame(&mut self, error: &Error) {
@@ -205,6 +221,9 @@ impl Window {
 
     /// Tells those who waited too long. True if nobody waits for anything sent any more: then it is forgotten.
     pub(super) fn expire(&mut self, now: Instant, sent: &Error, unsent: &Error) -> bool {
+        if self.is_known_not_stored() && self.unconfirmed.iter().any(|entry| entry.request.is_past(now)) {
+            self.take_back();
+        }
         for entry in &mut self.unconfirmed {
             entry.request.expire_sent(now, sent);
         }
@@ -220,6 +239,21 @@ impl Window {
             self.renew();
         }
         forgotten
+    }
+
+    /// True if the server has nothing of what is unconfirmed. What may be stored comes before what is not, so the first of
+    /// them tells.
+    fn is_known_not_stored(&self) -> bool {
+        self.on_wire == 0 && self.unconfirmed.front().is_some_and(|entry| !entry.may_be_stored)
+    }
+
+    /// Takes the numbers off all that is unconfirmed, and not stored: what nobody waits for any more is not to be stored
+    /// later either. The numbers are not given to others, since copies of them may still be on their way.
+    fn take_back(&mut self) {
+        for entry in self.unconfirmed.drain(..).rev() {
+            self.returned.push_front(entry.request);
+        }
+        self.renew();
     }
 
     fn take(&mut self, index: usize) -> Option<Entry> {
@@ -299,20 +333,96 @@ mod tests {
 
     use tokio::sync::{Semaphore, oneshot};
 
-    use super::super::request::{Room, Waiter};
+    use super::super::request::{Answer, Room, Waiter};
     use super::*;
+    use crate::published::PublishOutcome;
 
     fn submission() -> Request {
+        submission_answered(oneshot::channel().0, Duration::from_secs(1))
+    }
+
+    fn submission_answered(answer: Answer, patience: Duration) -> Request {
         let semaphore = Arc::new(Semaphore::new(2));
         let permit = || semaphore.clone().try_acquire_owned().unwrap();
         let room = Room { _place: permit(), _bytes: permit() };
-        let waiter = Waiter::new(1, Instant::now() + Duration::from_secs(1), oneshot::channel().0, room);
+        let waiter = Waiter::new(1, Instant::now() + patience, answer, room);
         Request::new(vec![v1::PublishMessage::default()], 10, waiter, false)
     }
 
     fn confirmed(request: &v1::PublishStreamRequest) -> v1::PublishStreamResponse {
         let outcome = Some(Outcome::Confirmed(v1::PublishResponse::default()));
         v1::PublishStreamResponse { request_id: request.request_id, outcome }
+    }
+
+    fn refused(request: &v1::PublishStreamRequest, code: Code) -> v1::PublishStreamResponse {
+        let outcome = Some(Outcome::Refused(v1::Failure { code: code.into(), message: "no room".into() }));
+        v1::PublishStreamResponse { request_id: request.request_id, outcome }
+    }
+
+    type Answered = oneshot::Receiver<Result<Vec<PublishOutcome>, Error>>;
+
+    /// Two requests that were sent on so many streams without an answer, and on one more on which the first was refused
+    /// for want of room. One waits for a second, the other for `patience`.
+    fn refused_for_want_of_room(unanswered_streams: usize, patience: Duration) -> (Window, [Answered; 2]) {
+        let (outbound, mut wire) = mpsc::channel(WINDOW);
+        let (mut backlog, mut window) = (Backlog::default(), Window::new("p".into()));
+        let answers = [Duration::from_secs(1), patience].map(|patience| {
+            let (answer, answered) = oneshot::channel();
+            backlog.push(submission_answered(answer, patience));
+            answered
+        });
+        let mut first = None;
+        for _ in 0..=unanswered_streams {
+            window.begin_stream();
+            window.send(&mut backlog, &outbound, Instant::now());
+            first = wire.try_recv().ok();
+            wire.try_recv().unwrap();
+        }
+        let refusal = window.confirm(refused(&first.unwrap(), Code::ResourceExhausted));
+        assert!(matches!(refusal, Err(Interruption::Exhausted(message)) if message == "no room"));
+        (window, answers)
+    }
+
+    fn expire_after_two_seconds(window: &mut Window) {
+        let late = Instant::now() + Duration::from_secs(2);
+        window.expire(late, &Error::Unknown("sent".into()), &Error::ResourceExhausted("unsent".into()));
+    }
+
+    #[test]
+    fn what_was_refused_for_want_of_room_and_what_was_sent_behind_it_are_not_stored_nor_sent_later() {
+        let (mut window, answers) = refused_for_want_of_room(0, Duration::from_secs(1));
+        expire_after_two_seconds(&mut window);
+        for mut answer in answers {
+            assert!(matches!(answer.try_recv().unwrap(), Err(Error::ResourceExhausted(_))));
+        }
+        assert!(window.is_empty());
+    }
+
+    #[test]
+    fn what_may_have_been_stored_on_an_earlier_stream_is_not_said_to_be_refused() {
+        let (mut window, answers) = refused_for_want_of_room(1, Duration::from_secs(1));
+        expire_after_two_seconds(&mut window);
+        for mut answer in answers {
+            assert!(matches!(answer.try_recv().unwrap(), Err(Error::Unknown(_))));
+        }
+    }
+
+    #[test]
+    fn what_still_waits_when_others_were_refused_is_sent_by_a_producer_that_begins_anew() {
+        let (mut window, [mut refused, mut waiting]) = refused_for_want_of_room(0, Duration::from_secs(60));
+        expire_after_two_seconds(&mut window);
+        assert!(matches!(refused.try_recv().unwrap(), Err(Error::ResourceExhausted(_))));
+        let (outbound, mut wire) = mpsc::channel(WINDOW);
+        window.begin_stream();
+        window.send(&mut Backlog::default(), &outbound, Instant::now());
+        let request = wire.try_recv().unwrap();
+        let producer = request.publish.as_ref().unwrap().producer.clone().unwrap();
+        assert_eq!((producer.producer_id.as_str(), producer.sequence), ("p-1", 1));
+        assert!(wire.try_recv().is_err() && waiting.try_recv().is_err());
+        let results = vec![v1::PublishResult { outcome: v1::PublishOutcome::Stored.into(), ..Default::default() }];
+        let outcome = Some(Outcome::Confirmed(v1::PublishResponse { results }));
+        window.confirm(v1::PublishStreamResponse { request_id: request.request_id, outcome }).unwrap();
+        waiting.try_recv().unwrap().unwrap();
     }
 
     #[test]

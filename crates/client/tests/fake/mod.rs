@@ -464,6 +464,13 @@ impl Cluster for Service {
         }
     }
 
+    async fn make_snapshot(
+        &self,
+        _request: Request<v1::MakeSnapshotRequest>,
+    ) -> Result<Response<v1::MakeSnapshotResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
     async fn get_state_digest(
         &self,
         _: Request<v1::GetStateDigestRequest>,
@@ -474,8 +481,7 @@ impl Cluster for Service {
 
 /// An address where nobody listens.
 pub fn dead_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", dwell_local_cluster::free_ports(1).unwrap()[0])
 }
 
 /// A delivery of queue `q`.

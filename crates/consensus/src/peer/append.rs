@@ -51,7 +51,7 @@ where
     client.retry.wait().await;
     let window = Arc::new(AppendWindow::new());
     let link = client.link()?.clone();
-    let opened = open(&link, client.route, requests(input, window.clone(), link.clone())).await;
+    let opened = open(&link, client.route(), requests(input, window.clone(), link.clone())).await;
     client.retry.note(opened.is_ok());
     match opened {
         Ok(answers) => Ok(Box::pin(stream::unfold(Some(Answers { answers, window, link }), next_answer))),

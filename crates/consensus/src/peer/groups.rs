@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dwell_proto::peer::Route;
+use dwell_proto::peer::{AnnounceResponse, Route};
 use dwell_transport::{Tcp, Transport};
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
@@ -12,6 +12,8 @@ use tonic::Status;
 
 use super::PeerMetrics;
 use super::succession::Succession;
+use crate::announcements::{Announcer, members};
+use crate::identity::{ClusterIdentity, IdentityError, Purpose};
 use crate::recovery::RecoveryGate;
 use crate::types::{GroupId, NodeId, Raft};
 
@@ -22,6 +24,10 @@ pub struct Groups {
     metrics: PeerMetrics,
     transport: Arc<dyn Transport>,
     gate: RecoveryGate,
+    identity: ClusterIdentity,
+    announcer: Announcer,
+    /// Why a call was refused last for where it comes from.
+    refused: Arc<parking_lot::Mutex<String>>,
     groups: Arc<RwLock<BTreeMap<GroupId, Arc<PeerGroup>>>>,
 }
 
@@ -34,13 +40,17 @@ pub(super) struct PeerGroup {
     pub(super) receiving: Mutex<()>,
     pub(super) succession: Succession,
     pub(super) gate: RecoveryGate,
+    identity: ClusterIdentity,
+    announcer: Announcer,
 }
 
 impl Groups {
     /// No groups yet, on this node, `node`.
     pub fn new(node: NodeId, metrics: PeerMetrics) -> Self {
         let (transport, gate) = (Arc::new(Tcp), RecoveryGate::default());
-        Self { node, metrics, transport, gate, groups: Arc::default() }
+        let (identity, announcer) = (ClusterIdentity::default(), Announcer::default());
+        let (refused, groups) = (Arc::default(), Arc::default());
+        Self { node, metrics, transport, gate, identity, announcer, refused, groups }
     }
 
     /// Reaches peers over another transport than TCP. Before groups are inserted.
@@ -53,13 +63,19 @@ impl Groups {
         Self { gate, ..self }
     }
 
+    /// Refuses calls from other clusters, and tells peers what this node is. Before groups are inserted.
+    pub fn identified(self, identity: ClusterIdentity, announcer: Announcer) -> Self {
+        Self { identity, announcer, ..self }
+    }
+
     /// Lets peers reach a group. Snapshots that they send are received in `snapshot_directory`.
     pub fn insert(&self, group: GroupId, raft: Raft, snapshot_directory: PathBuf) {
         let (transport, gate) = (self.transport.clone(), self.gate.clone());
         let dead_leaders = self.metrics.dead_leaders.clone();
         let succession = Succession::new(raft.clone(), self.node, dead_leaders, transport, gate.clone());
         let receiving = Mutex::default();
-        let peer_group = PeerGroup { node: self.node, raft, snapshot_directory, receiving, succession, gate };
+        let (node, identity, announcer) = (self.node, self.identity.clone(), self.announcer.clone());
+        let peer_group = PeerGroup { node, raft, snapshot_directory, receiving, succession, gate, identity, announcer };
         self.groups.write().insert(group, Arc::new(peer_group));
     }
 
@@ -68,8 +84,8 @@ impl Groups {
         self.groups.write().remove(&group);
     }
 
-    /// The group that a call is for.
-    pub(super) fn route(&self, route: Option<&Route>) -> Result<Arc<PeerGroup>, Status> {
+    /// The group that a call is for, if it may answer it.
+    pub(super) fn route(&self, route: Option<&Route>, purpose: Purpose) -> Result<Arc<PeerGroup>, Status> {
         let route = route.ok_or_else(|| Status::invalid_argument("`route` is missing"))?;
         if route.to_node_id != self.node {
             let message = format!("the call is for node {}, this is node {}", route.to_node_id, self.node);
@@ -79,6 +95,37 @@ impl Groups {
             return Err(Status::failed_precondition(format!("node {} calls itself", self.node)));
         }
         let group = self.groups.read().get(&route.group_id).cloned();
-        group.ok_or_else(|| Status::not_found(format!("group {} is not on node {}", route.group_id, self.node)))
+        let missing = || Status::not_found(format!("group {} is not on node {}", route.group_id, self.node));
+        let group = group.ok_or_else(missing)?;
+        let is_member = |node: NodeId| members(&group.raft).into_iter().any(|(member, _)| member == node);
+        match group.identity.admit(route, purpose, is_member) {
+            Ok(()) => Ok(group),
+            Err(error) => {
+                self.metrics.identity_refusals.inc();
+                Err(self.refusal(&error))
+            }
+        }
+    }
+
+    fn refusal(&self, error: &IdentityError) -> Status {
+        let message = error.to_string();
+        // It will join by itself.
+        if matches!(error, IdentityError::NotJoined { .. }) {
+            return Status::unavailable(message);
+        }
+        // A foreign node calls again and again: said once, as long as it stays the same.
+        let mut last = self.refused.lock();
+        if *last != message {
+            last.clone_from(&message);
+            tracing::warn!(reason = message, "refused a peer's call");
+        }
+        Status::failed_precondition(message)
+    }
+}
+
+impl PeerGroup {
+    /// What this node says of itself.
+    pub(super) fn announce(&self) -> AnnounceResponse {
+        self.announcer.announce(self.identity.id())
     }
 }

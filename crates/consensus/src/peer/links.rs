@@ -8,8 +8,8 @@ use dwell_proto::peer::raft_client::RaftClient;
 use dwell_transport::{Tcp, Transport, connect_lazily};
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge};
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 
 use super::{MESSAGE_BYTES_MAX, PeerMetrics};
 
@@ -86,8 +86,11 @@ impl PeerLinks {
 pub struct PeerLink {
     calls: Channel,
     bulk: Channel,
+    address: String,
     reachable: IntGauge,
     failures: IntCounter,
+    /// What a peer said last when it refused calls for good.
+    refusal: Arc<Mutex<String>>,
     pub(super) append_bytes: IntCounter,
     pub(super) snapshot_bytes: IntCounter,
 }
@@ -98,6 +101,8 @@ impl PeerLink {
         Ok(Self {
             calls: connect_lazily(&endpoint.clone().keep_alive_timeout(PING_TIMEOUT), transport),
             bulk: connect_lazily(&endpoint.keep_alive_timeout(BULK_PING_TIMEOUT), transport),
+            address: address.to_owned(),
+            refusal: Arc::default(),
             reachable: metrics.reachable.with_label_values(&[address]),
             failures: metrics.failures.with_label_values(&[address]),
             append_bytes: metrics.append_bytes.with_label_values(&[address]),
@@ -106,7 +111,7 @@ impl PeerLink {
     }
 
     /// For votes and entries.
-    pub(super) fn calls(&self) -> RaftClient<Channel> {
+    pub(crate) fn calls(&self) -> RaftClient<Channel> {
         client(self.calls.clone())
     }
 
@@ -122,6 +127,12 @@ impl PeerLink {
     pub(super) fn failed(&self, status: &Status) {
         self.reachable.set(0);
         self.failures.inc();
+        // Something that does not mend itself: said once, as long as it stays the same.
+        let mut refusal = self.refusal.lock();
+        if status.code() == Code::FailedPrecondition && *refusal != status.message() {
+            status.message().clone_into(&mut refusal);
+            tracing::warn!(address = self.address, reason = status.message(), "a peer refuses this node's calls");
+        }
         tracing::debug!(code = ?status.code(), message = status.message(), "peer call failed");
     }
 }

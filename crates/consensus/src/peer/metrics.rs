@@ -10,6 +10,7 @@ pub struct PeerMetrics {
     pub(super) append_bytes: IntCounterVec,
     pub(super) snapshot_bytes: IntCounterVec,
     pub(super) dead_leaders: IntCounter,
+    pub(super) identity_refusals: IntCounter,
 }
 
 impl PeerMetrics {
@@ -28,12 +29,17 @@ impl PeerMetrics {
                 "dwell_dead_leaders_total",
                 "Leaders that this node found dead by their broken connection",
             )?,
+            identity_refusals: IntCounter::new(
+                "dwell_peer_identity_refusals_total",
+                "Calls refused because they came from a node of another cluster, or one whose disk has forgotten",
+            )?,
         };
         registry.register(Box::new(metrics.reachable.clone()))?;
         registry.register(Box::new(metrics.failures.clone()))?;
         registry.register(Box::new(metrics.append_bytes.clone()))?;
         registry.register(Box::new(metrics.snapshot_bytes.clone()))?;
         registry.register(Box::new(metrics.dead_leaders.clone()))?;
+        registry.register(Box::new(metrics.identity_refusals.clone()))?;
         Ok(metrics)
     }
 }

@@ -24,6 +24,7 @@ use super::convert::{
 use super::retry::{self, Retry};
 use super::ship::ship_snapshot;
 use super::{LinkError, PeerLink, PeerLinks};
+use crate::identity::ClusterIdentity;
 use crate::types::{GroupId, NodeAddress, NodeId, TypeConfig, Vote};
 
 /// Makes the clients through which one group on this node reaches its other members.
@@ -32,12 +33,22 @@ pub struct PeerNetwork {
     links: PeerLinks,
     group: GroupId,
     node: NodeId,
+    identity: ClusterIdentity,
 }
 
 impl PeerNetwork {
     /// The network of `group` on this node, `node`.
     pub fn new(links: PeerLinks, group: GroupId, node: NodeId) -> Self {
-        Self { links, group, node }
+        Self { links, group, node, identity: ClusterIdentity::default() }
+    }
+
+    /// Says in each call which cluster this node belongs to.
+    pub fn identified(self, identity: ClusterIdentity) -> Self {
+        Self { identity, ..self }
+    }
+
+    pub(crate) fn links(&self) -> &PeerLinks {
+        &self.links
     }
 }
 
@@ -45,8 +56,10 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
     type Network = PeerClient;
 
     async fn new_client(&mut self, target: NodeId, node: &NodeAddress) -> PeerClient {
-        let route = wire::Route { group_id: self.group, from_node_id: self.node, to_node_id: target };
-        PeerClient { link: self.links.link(&node.peer), route, retry: Retry::default() }
+        let (group_id, from_node_id) = (self.group, self.node);
+        let route = wire::Route { group_id, from_node_id, to_node_id: target, ..wire::Route::default() };
+        let identity = self.identity.clone();
+        PeerClient { link: self.links.link(&node.peer), route, identity, retry: Retry::default() }
     }
 }
 
@@ -54,11 +67,17 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
 #[derive(Debug)]
 pub struct PeerClient {
     link: Result<PeerLink, LinkError>,
-    pub(super) route: wire::Route,
+    route: wire::Route,
+    identity: ClusterIdentity,
     pub(super) retry: Retry,
 }
 
 impl PeerClient {
+    /// Whom a call is from and for, as of now.
+    pub(super) fn route(&self) -> wire::Route {
+        self.identity.stamp(self.route)
+    }
+
     /// The connections. An address that makes no sense is a peer that cannot be reached.
     pub(super) fn link(&self) -> Result<&PeerLink, Unreachable<TypeConfig>> {
         self.link.as_ref().map_err(Unreachable::new)
@@ -93,7 +112,7 @@ impl PeerClient {
         option: &RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         let mut client = self.link()?.calls();
-        let message = vote_request_to_wire(self.route, request, pre_vote);
+        let message = vote_request_to_wire(self.route(), request, pre_vote);
         let answer = self.answer(RPCTypes::Vote, option.soft_ttl(), client.vote(message)).await?;
         Ok(vote_response_from_wire(answer).map_err(nonsense)?)
     }
@@ -166,7 +185,7 @@ impl NetTransferLeader<TypeConfig> for PeerClient {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
         let mut client = self.link()?.calls();
-        let message = transfer_request_to_wire(self.route, &request);
+        let message = transfer_request_to_wire(self.route(), &request);
         let answer = self.answer(RPCTypes::TransferLeader, option.soft_ttl(), client.transfer_leader(message)).await?;
         Ok(transfer_response_from_wire(answer).map_err(nonsense)?)
     }

@@ -11,6 +11,7 @@ use super::convert::{
 };
 use super::groups::PeerGroup;
 use super::{Groups, MESSAGE_BYTES_MAX, incoming, position, receive};
+use crate::identity::Purpose;
 
 /// Answers the other nodes, for all groups of this one.
 #[derive(Clone)]
@@ -34,7 +35,7 @@ impl PeerService {
 impl RaftService for PeerService {
     async fn vote(&self, request: Request<wire::VoteRequest>) -> Result<Response<wire::VoteResponse>, Status> {
         let message = request.into_inner();
-        let group = self.groups.route(message.route.as_ref())?;
+        let group = self.groups.route(message.route.as_ref(), Purpose::Election)?;
         refuse_recovering(&group)?;
         let pre_vote = message.pre_vote;
         let request = vote_request_from_wire(message, group.node)?;
@@ -53,7 +54,7 @@ impl RaftService for PeerService {
         let Some(wire::append_request::Part::Begin(route)) = first else {
             return Err(Status::invalid_argument("an append stream starts with `begin`"));
         };
-        let group = self.groups.route(Some(&route))?;
+        let group = self.groups.route(Some(&route), Purpose::Other)?;
         Ok(Response::new(incoming::append(group, route.from_node_id, messages).boxed()))
     }
 
@@ -66,7 +67,7 @@ impl RaftService for PeerService {
         let Some(wire::snapshot_part::Part::Begin(begin)) = first else {
             return Err(Status::invalid_argument("a snapshot starts with `begin`"));
         };
-        let group = self.groups.route(begin.route.as_ref())?;
+        let group = self.groups.route(begin.route.as_ref(), Purpose::Other)?;
         Ok(Response::new(receive::install_snapshot(&group, begin, parts).await?))
     }
 
@@ -75,7 +76,7 @@ impl RaftService for PeerService {
         request: Request<wire::TransferLeaderRequest>,
     ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
         let message = request.into_inner();
-        let group = self.groups.route(message.route.as_ref())?;
+        let group = self.groups.route(message.route.as_ref(), Purpose::Election)?;
         refuse_recovering(&group)?;
         let request = transfer_request_from_wire(message, group.node)?;
         let answer = group.raft.handle_transfer_leader(request).await.map_err(stopped)?;
@@ -86,8 +87,16 @@ impl RaftService for PeerService {
         &self,
         request: Request<wire::PositionRequest>,
     ) -> Result<Response<wire::PositionResponse>, Status> {
-        let group = self.groups.route(request.into_inner().route.as_ref())?;
+        let group = self.groups.route(request.into_inner().route.as_ref(), Purpose::Other)?;
         Ok(Response::new(position::answer(&group).await?))
+    }
+
+    async fn announce(
+        &self,
+        request: Request<wire::AnnounceRequest>,
+    ) -> Result<Response<wire::AnnounceResponse>, Status> {
+        let group = self.groups.route(request.into_inner().route.as_ref(), Purpose::Other)?;
+        Ok(Response::new(group.announce()))
     }
 }
 

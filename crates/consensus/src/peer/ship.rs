@@ -60,7 +60,7 @@ pub(super) async fn ship_snapshot(
     let mut call = std::pin::pin!(calls.install_snapshot(ReceiverStream::new(sent)));
 
     let begin = wire::SnapshotBegin {
-        route: Some(client.route),
+        route: Some(client.route()),
         vote: Some(vote_to_wire(&vote)),
         manifest: snapshot.manifest_bytes(),
     };

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use dwell_consensus::announcements::Announcer;
+use dwell_consensus::identity::ClusterIdentity;
 use dwell_consensus::options::{RaftOptions, raft_config};
 use dwell_consensus::peer::{Groups, PeerLinks, PeerMetrics, PeerNetwork, serve};
 use dwell_consensus::recovery::RecoveryGate;
@@ -51,15 +54,15 @@ pub struct TestNode {
 
 /// A runtime on one thread of its own, on which tasks run until the sender is dropped. Then all of them are
 /// dropped at once, and none of them runs any more meanwhile: as in a process that is killed.
-fn live() -> (oneshot::Sender<()>, Handle) {
+fn live() -> (oneshot::Sender<()>, Handle, JoinHandle<()>) {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let handle = runtime.handle().clone();
     let (life, end) = oneshot::channel();
-    std::thread::spawn(move || {
+    let thread = std::thread::spawn(move || {
         let _ = runtime.block_on(end);
         runtime.shutdown_background();
     });
-    (life, handle)
+    (life, handle, thread)
 }
 
 pub struct TestCluster {
@@ -71,9 +74,15 @@ pub struct TestCluster {
     listen_addresses: BTreeMap<NodeId, String>,
     members: BTreeMap<NodeId, NodeAddress>,
     pub nodes: BTreeMap<NodeId, TestNode>,
+    /// Of all nodes, of those that are dead too.
+    threads: Vec<JoinHandle<()>>,
     holds: Vec<stores::Hold>,
     /// Of nodes that recover.
     pub gates: BTreeMap<NodeId, RecoveryGate>,
+    /// Of nodes that are known to belong to a cluster.
+    pub identities: BTreeMap<NodeId, ClusterIdentity>,
+    /// Of nodes that announce something of their own.
+    pub announcers: BTreeMap<NodeId, Announcer>,
 }
 
 impl TestCluster {
@@ -87,8 +96,11 @@ impl TestCluster {
             listen_addresses: BTreeMap::new(),
             members: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            threads: Vec::new(),
             holds: Vec::new(),
             gates: BTreeMap::new(),
+            identities: BTreeMap::new(),
+            announcers: BTreeMap::new(),
         };
         for node in 1..=nodes {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -148,7 +160,8 @@ impl TestCluster {
     }
 
     pub async fn start(&mut self, node: NodeId) {
-        let (life, runtime) = live();
+        let (life, runtime, thread) = live();
+        self.threads.push(thread);
         let directory = self.directory.path().join(node.to_string());
         let mut config = raft_config(&self.options).unwrap();
         if let Some(max_payload_entries) = self.max_payload_entries {
@@ -159,10 +172,12 @@ impl TestCluster {
         let config = Arc::new(config);
         let registry = prometheus::Registry::new();
         let metrics = PeerMetrics::new(&registry).unwrap();
-        let groups = Groups::new(node, metrics.clone()).behind(gate);
+        let identity = self.identities.get(&node).cloned().unwrap_or_default();
+        let announcer = self.announcers.get(&node).cloned().unwrap_or_default();
+        let groups = Groups::new(node, metrics.clone()).behind(gate).identified(identity.clone(), announcer);
         let start = async move {
             let (log_store, state_machine, snapshots, hold) = stores::open(&directory);
-            let network = PeerNetwork::new(PeerLinks::new(metrics), DEFAULT_GROUP, node);
+            let network = PeerNetwork::new(PeerLinks::new(metrics), DEFAULT_GROUP, node).identified(identity);
             let raft = Raft::new(node, config, network, log_store, state_machine).await.unwrap();
             (raft, snapshots, hold)
         };
@@ -233,6 +248,19 @@ impl TestCluster {
                 .map(|metric| metric.get_counter().get_value() + metric.get_gauge().get_value())
                 .sum()
         })
+    }
+}
+
+impl Drop for TestCluster {
+    /// Closes the stores before their directory is removed. The threads that flush are shared by all databases of a process,
+    /// and a flush that fails keeps its thread for seconds: the snapshots of other tests would wait for that.
+    fn drop(&mut self) {
+        self.nodes.clear();
+        for thread in self.threads.drain(..) {
+            // A node that panicked has failed the test.
+            let _ = thread.join();
+        }
+        self.holds.clear();
     }
 }
 

@@ -27,7 +27,7 @@ async fn a_recovering_node_refuses_votes_and_leads_to_no_leader_until_it_has_cau
 
     let address = format!("http://{}", cluster.listen_address(RECOVERING));
     let mut client = RaftClient::connect(address).await.unwrap();
-    let route = Some(Route { group_id: DEFAULT_GROUP, from_node_id: 2, to_node_id: RECOVERING });
+    let route = Some(Route { group_id: DEFAULT_GROUP, from_node_id: 2, to_node_id: RECOVERING, ..Route::default() });
     for pre_vote in [false, true] {
         let vote = Some(RaftVote { term: 99, node_id: 2, committed: false });
         let request = VoteRequest { route, vote, leadership_transfer: true, pre_vote, ..VoteRequest::default() };

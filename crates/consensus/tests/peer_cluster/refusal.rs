@@ -19,7 +19,7 @@ use super::stores;
 const FOLLOWER: u64 = 2;
 
 fn route() -> Route {
-    Route { group_id: DEFAULT_GROUP, from_node_id: 1, to_node_id: FOLLOWER }
+    Route { group_id: DEFAULT_GROUP, from_node_id: 1, to_node_id: FOLLOWER, ..Route::default() }
 }
 
 fn leader_vote() -> RaftVote {

@@ -1,20 +1,18 @@
 //! What the tests of the state machine have in common.
 #![allow(dead_code, reason = "no test uses all of it")]
 
+#[path = "../../../storage/tests/support/looking.rs"]
+pub mod looking;
 pub mod workload;
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
 
-use bytes::Bytes;
 use dwell_consensus::log_store::LogStore;
 use dwell_consensus::state_machine::{ApplyObserver, StateMachine};
 use dwell_consensus::types::{DEFAULT_GROUP, Entry, LogId, StoredMembership};
-use dwell_machine::{Effect, StoreRead, Table};
+use dwell_machine::Effect;
 use dwell_storage::log::{Log, LogOptions};
 use dwell_storage::snapshot::{Snapshot, SnapshotReceiver};
 use dwell_storage::state::{StateOptions, StateResources, StateStore};
@@ -73,57 +71,6 @@ pub async fn apply(machine: &mut StateMachine, entries: &[Entry]) -> io::Result<
 
 pub async fn applied(machine: &mut StateMachine) -> (Option<LogId>, StoredMembership) {
     machine.applied_state().await.unwrap()
-}
-
-/// All rows, in order.
-pub fn rows(store: &impl StoreRead) -> Vec<(Table, Bytes, Bytes)> {
-    let mut all = Vec::new();
-    for table in Table::ALL {
-        let rows = store.scan(table, &[], &[0xff; 512], usize::MAX).unwrap();
-        all.extend(rows.into_iter().map(|(key, value)| (table, key, value)));
-    }
-    all
-}
-
-/// A copy of a directory in use, as it would be found after the process was killed at this moment: what is held
-/// in memory is not in it. Background work may change files while they are copied, so it is copied until nothing
-/// has changed meanwhile.
-pub fn copy_directory(from: &Path, to: &Path) {
-    loop {
-        let before = listing(from);
-        if copy_files(from, to).is_ok() && listing(from) == before {
-            return;
-        }
-        fs::remove_dir_all(to).unwrap();
-    }
-}
-
-fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_files(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), &target)?;
-        }
-    }
-    Ok(())
-}
-
-/// All files with length and time of change, as far as they hold still.
-fn listing(directory: &Path) -> BTreeMap<PathBuf, Option<(u64, SystemTime)>> {
-    let mut files = BTreeMap::new();
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            files.extend(listing(&path));
-        }
-        let metadata = entry.metadata().ok();
-        files.insert(path, metadata.and_then(|metadata| Some((metadata.len(), metadata.modified().ok()?))));
-    }
-    files
 }
 
 /// Takes a snapshot to another state, as the network does.

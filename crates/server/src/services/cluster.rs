@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dwell_consensus::identity::ClusterId;
 use dwell_proto::v1;
 use tonic::{Request, Response, Status};
 
@@ -10,6 +11,9 @@ use crate::status::RequestError;
 
 /// How long a digest waits for the log to reach its index.
 const DIGEST_REACH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a snapshot may take before the caller is told that it goes on.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 
 #[tonic::async_trait]
 impl v1::cluster_server::Cluster for Services {
@@ -23,6 +27,7 @@ impl v1::cluster_server::Cluster for Services {
             client_address: address.client,
             peer_address: address.peer,
             voter,
+            holds_data: self.group.identity.holds_data(node_id),
         });
         Ok(Response::new(v1::GetClusterStatusResponse {
             node_id: self.group.node_id,
@@ -34,7 +39,10 @@ impl v1::cluster_server::Cluster for Services {
             snapshot_index: status.snapshot_index,
             purged_index: status.purged_index,
             members: members.collect(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: self.announcer.version.clone(),
+            cluster_id: self.group.identity.id().map(|id| ClusterId(id).to_string()).unwrap_or_default(),
+            command_format: self.announcer.command_format,
+            exhausted: self.announcer.exhausted().unwrap_or_default(),
         }))
     }
 
@@ -53,5 +61,15 @@ impl v1::cluster_server::Cluster for Services {
             rows: digest.rows,
             row_bytes: digest.bytes,
         }))
+    }
+
+    #[tracing::instrument(skip_all)]
+    async fn make_snapshot(
+        &self,
+        _request: Request<v1::MakeSnapshotRequest>,
+    ) -> Result<Response<v1::MakeSnapshotResponse>, Status> {
+        let made = self.group.make_snapshot(SNAPSHOT_TIMEOUT).await;
+        let snapshot_index = made.map_err(RequestError::from)?;
+        Ok(Response::new(v1::MakeSnapshotResponse { node_id: self.group.node_id, snapshot_index }))
     }
 }

@@ -6,6 +6,7 @@ mod consumer;
 
 use std::collections::HashMap;
 
+use dwell_consensus::leadership::Tenure;
 use dwell_consensus::proposer::{Hurry, PendingReply};
 use dwell_machine::{CloseReason, Command, Reply, SetCredit};
 use dwell_proto::v1;
@@ -23,8 +24,10 @@ use self::consumer::{Holding, Phase, StreamConsumer};
 use super::deliveries::leases_of;
 use super::publish_stream::failure_of;
 use super::{Services, accepted};
+use crate::access::Caller;
 use crate::hub::{STREAM_CONSUMERS_MAX, STREAM_CREDIT_MAX, StreamEvent, Subscription};
 use crate::status::{Invalid, RequestError, unavailable};
+use crate::traces::Settling;
 use crate::validate;
 
 /// Leases in settlements that may be under way; the server reads no further until then. One request may hold as many.
@@ -39,10 +42,15 @@ const BATCHES_MAX: usize = 4;
 pub(super) type ConsumeResponses = BoxStream<'static, Result<v1::ConsumeResponse, Status>>;
 
 impl Services {
-    pub(super) fn open_consume_stream(&self, requests: Streaming<v1::ConsumeRequest>) -> ConsumeResponses {
+    pub(super) fn open_consume_stream(
+        &self,
+        caller: Caller,
+        requests: Streaming<v1::ConsumeRequest>,
+    ) -> ConsumeResponses {
         let (responses, receiver) = mpsc::channel(BATCHES_MAX);
         let stream = ConsumerStream {
             services: self.clone(),
+            caller,
             subscription: self.hub.subscribe(),
             consumers: HashMap::new(),
             numbers: HashMap::new(),
@@ -59,6 +67,7 @@ impl Services {
 
 struct ConsumerStream {
     services: Services,
+    caller: Caller,
     subscription: Subscription,
     /// By the number that the client gave each.
     consumers: HashMap<u32, StreamConsumer>,
@@ -88,18 +97,25 @@ enum StreamEnd {
 
 impl ConsumerStream {
     async fn run(mut self, requests: Streaming<v1::ConsumeRequest>) {
+        let tenure = Tenure::current(&self.services.group.leadership);
         if let StreamEnd::Failed(status) = self.serve(requests).await {
-            self.batch.fail(status);
+            self.batch.fail(self.services.redirected(status, &tenure).await);
             let _ = self.flush().await;
         }
         // Dropping its consumers detaches them.
     }
 
     async fn serve(&mut self, mut requests: Streaming<v1::ConsumeRequest>) -> StreamEnd {
+        let stopping = self.services.stopping.clone();
         loop {
+            // What was read is answered before the stream ends.
+            if stopping.is_draining() && self.pending.is_empty() {
+                return StreamEnd::Failed(unavailable("this node is stopping"));
+            }
             let step = tokio::select! {
                 Some(done) = self.pending.next() => self.take_done(done),
-                request = requests.message(), if self.may_read() => {
+                () = stopping.draining(), if !stopping.is_draining() => Ok(()),
+                request = requests.message(), if self.may_read() && !stopping.is_draining() => {
                     self.take_requests(request, &mut requests).await
                 }
                 events = self.subscription.next(STRIDE) => self.take_events(events).await,
@@ -217,6 +233,11 @@ impl ConsumerStream {
             let problem = format!("{number} is attached already, and must not `attach` again");
             return Err(StreamEnd::Failed(invalid("consumer", problem).into()));
         }
+        // What a consumer asks for later is of its queue alone. A user whose rights change loses the stream.
+        if let Err(status) = self.caller.may(&attach) {
+            self.end(number, failure_of(status));
+            return Ok(());
+        }
         let mut attach = match self.admit(attach) {
             Ok(attach) => attach,
             Err(error) => {
@@ -303,8 +324,9 @@ impl ConsumerStream {
         };
         match command {
             Ok(command) => {
+                let settling = self.services.traces.settling(&command);
                 let pending = self.services.group.proposer.submit(command, hurry).await;
-                let settlement = settlement(request_id, pending);
+                let settlement = settlement(request_id, pending, settling);
                 self.settling_leases += leases;
                 self.pending.push(settlement.map(move |outcome| Done::Settled { number, leases, outcome }).boxed());
             }
@@ -402,11 +424,22 @@ impl ConsumerStream {
     }
 }
 
-async fn settlement(request_id: u64, pending: PendingReply) -> Result<v1::Settled, Status> {
-    match accepted(pending.wait().await.map_err(RequestError::from)?) {
-        Ok(Reply::Settled { lost }) => Ok(v1::Settled { request_id, lost: leases_of(lost), refused: None }),
-        Ok(_) => Err(RequestError::UnexpectedReply.into()),
-        Err(error) => Ok(v1::Settled { request_id, refused: Some(failure_of(error)), ..Default::default() }),
+async fn settlement(
+    request_id: u64,
+    pending: PendingReply,
+    settling: Option<Box<Settling>>,
+) -> Result<v1::Settled, Status> {
+    let lost = match accepted(pending.wait().await.map_err(RequestError::from)?) {
+        Ok(Reply::Settled { lost }) => Ok(leases_of(lost)),
+        Ok(_) => return Err(RequestError::UnexpectedReply.into()),
+        Err(error) => Err(Status::from(error)),
+    };
+    if let Some(settling) = settling {
+        settling.answered(lost.as_deref());
+    }
+    match lost {
+        Ok(lost) => Ok(v1::Settled { request_id, lost, refused: None }),
+        Err(status) => Ok(v1::Settled { request_id, refused: Some(failure_of(status)), ..Default::default() }),
     }
 }
 

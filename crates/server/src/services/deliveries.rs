@@ -8,7 +8,7 @@ use crate::status::RequestError;
 use crate::validate::NAMESPACE;
 
 impl Services {
-    /// The delivery as it is sent. `None` if the message is gone by now: its lease timed out, and the
+    /// The delivery as it is sent, which it is then. `None` if the message is gone by now: its lease timed out, and the
     /// consumer need not hear of it.
     pub(super) fn delivery(&self, queue: &str, delivery: Delivery) -> Result<Option<v1::Delivery>, RequestError> {
         let mut delivery = delivery;
@@ -20,7 +20,9 @@ impl Services {
                 None => return Ok(None),
             },
         };
-        Ok(Some(delivery_of(queue, &delivery, record)))
+        let delivery = delivery_of(queue, &delivery, record);
+        self.traces.delivered(&delivery);
+        Ok(Some(delivery))
     }
 }
 

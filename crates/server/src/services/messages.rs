@@ -9,18 +9,23 @@ use super::consume::ConsumeResponses;
 use super::deliveries::{handle_of, leases_of};
 use super::queues::counts_of;
 use super::{Services, accepted, consistency};
+use crate::access::Caller;
 use crate::metrics::PublishMetrics;
 use crate::status::RequestError;
 use crate::validate;
+use crate::watermarks::InFlight;
 
 #[tonic::async_trait]
 impl v1::messages_server::Messages for Services {
     #[tracing::instrument(skip_all, fields(messages = request.get_ref().messages.len()))]
     async fn publish(&self, request: Request<v1::PublishRequest>) -> Result<Response<v1::PublishResponse>, Status> {
-        let (command, routing_keys) = self.publish_command(request.into_inner())?;
-        let reply = self.commit(command).await?;
-        let results = publish_results(&routing_keys, reply, &self.published)?;
-        Ok(Response::new(v1::PublishResponse { results }))
+        let request = request.into_inner();
+        let publishing = self.traces.publishing(&request.messages);
+        let results = self.publish_messages(request).await.map_err(Status::from);
+        if let Some(publishing) = publishing {
+            publishing.answered(results.as_deref());
+        }
+        Ok(Response::new(v1::PublishResponse { results: results? }))
     }
 
     type PublishStreamStream = ReceiverStream<Result<v1::PublishStreamResponse, Status>>;
@@ -29,7 +34,8 @@ impl v1::messages_server::Messages for Services {
         &self,
         request: Request<Streaming<v1::PublishStreamRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        Ok(Response::new(self.open_publish_stream(request.into_inner())))
+        let caller = Caller::of(request.extensions(), &self.access)?;
+        Ok(Response::new(self.open_publish_stream(caller, request.into_inner())))
     }
 
     type ConsumeStream = ConsumeResponses;
@@ -38,7 +44,8 @@ impl v1::messages_server::Messages for Services {
         &self,
         request: Request<Streaming<v1::ConsumeRequest>>,
     ) -> Result<Response<Self::ConsumeStream>, Status> {
-        Ok(Response::new(self.open_consume_stream(request.into_inner())))
+        let caller = Caller::of(request.extensions(), &self.access)?;
+        Ok(Response::new(self.open_consume_stream(caller, request.into_inner())))
     }
 
     #[tracing::instrument(skip_all, fields(queue = %request.get_ref().queue))]
@@ -82,11 +89,12 @@ impl v1::messages_server::Messages for Services {
     ))]
     async fn transact(&self, request: Request<v1::TransactRequest>) -> Result<Response<v1::TransactResponse>, Status> {
         let request = request.into_inner();
-        let command = validate::transact(request, &self.limits, self.clock.now_ms()).map_err(RequestError::from)?;
-        let routing_keys = routing_keys(&command.publish.messages);
-        let reply = self.commit(Command::Transact(command)).await?;
-        let results = publish_results(&routing_keys, reply, &self.published)?;
-        Ok(Response::new(v1::TransactResponse { results }))
+        let publishing = self.traces.publishing(&request.messages);
+        let results = self.transact_messages(request).await;
+        if let Some(publishing) = publishing {
+            publishing.answered(results.as_deref());
+        }
+        Ok(Response::new(v1::TransactResponse { results: results? }))
     }
 
     #[tracing::instrument(skip_all, fields(queue = %request.get_ref().queue))]
@@ -102,23 +110,63 @@ impl v1::messages_server::Messages for Services {
 }
 
 impl Services {
-    /// The command of a publish request, and the routing key of each of its messages, for the handles.
-    pub(super) fn publish_command(&self, request: v1::PublishRequest) -> Result<(Command, Vec<String>), RequestError> {
-        let command = validate::publish(request, &self.limits, self.clock.now_ms())?;
-        let routing_keys = routing_keys(&command.messages);
-        Ok((Command::Publish(command), routing_keys))
+    async fn publish_messages(&self, request: v1::PublishRequest) -> Result<Vec<v1::PublishResult>, RequestError> {
+        let (command, routing_keys, in_flight) = self.publish_command(request)?;
+        let reply = self.commit(command).await?;
+        drop(in_flight);
+        publish_results(&routing_keys, reply, &self.published)
     }
 
-    pub(super) async fn settle(&self, command: Command) -> Result<Vec<v1::Lease>, RequestError> {
-        match self.propose(command).await? {
-            Reply::Settled { lost } => Ok(leases_of(lost)),
-            _ => Err(RequestError::UnexpectedReply),
+    async fn transact_messages(&self, request: v1::TransactRequest) -> Result<Vec<v1::PublishResult>, Status> {
+        let command = validate::transact(request, &self.limits, self.clock.now_ms()).map_err(RequestError::from)?;
+        let admitted = self.watermarks.admit(body_bytes(&command.publish.messages));
+        let in_flight = admitted.map_err(RequestError::from)?;
+        let routing_keys = routing_keys(&command.publish.messages);
+        let command = Command::Transact(command);
+        let settling = self.traces.settling(&command);
+        let reply = self.commit(command).await;
+        drop(in_flight);
+        let results = reply.and_then(|reply| publish_results(&routing_keys, reply, &self.published));
+        let results = results.map_err(Status::from);
+        if let Some(settling) = settling {
+            // All of it is done, or nothing: no lease is lost alone.
+            settling.answered(results.as_ref().map(|_| &[][..]));
         }
+        results
+    }
+
+    /// The command of a publish request, the routing key of each of its messages, for the handles, and what is to be kept
+    /// until it is committed.
+    pub(super) fn publish_command(
+        &self,
+        request: v1::PublishRequest,
+    ) -> Result<(Command, Vec<String>, InFlight), RequestError> {
+        let command = validate::publish(request, &self.limits, self.clock.now_ms())?;
+        let in_flight = self.watermarks.admit(body_bytes(&command.messages))?;
+        let routing_keys = routing_keys(&command.messages);
+        Ok((Command::Publish(command), routing_keys, in_flight))
+    }
+
+    pub(super) async fn settle(&self, command: Command) -> Result<Vec<v1::Lease>, Status> {
+        let settling = self.traces.settling(&command);
+        let lost = match self.propose(command).await {
+            Ok(Reply::Settled { lost }) => Ok(leases_of(lost)),
+            Ok(_) => Err(RequestError::UnexpectedReply.into()),
+            Err(error) => Err(error.into()),
+        };
+        if let Some(settling) = settling {
+            settling.answered(lost.as_deref());
+        }
+        lost
     }
 }
 
 fn check_namespace(namespace: &str) -> Result<(), RequestError> {
     Ok(validate::namespace(namespace)?)
+}
+
+fn body_bytes(messages: &[PublishMessage]) -> usize {
+    messages.iter().map(|message| message.content.body.len()).sum()
 }
 
 fn routing_keys(messages: &[PublishMessage]) -> Vec<String> {

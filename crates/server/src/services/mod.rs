@@ -1,5 +1,6 @@
 //! The client API, answered by the leader.
 
+mod backups;
 mod cluster;
 mod consume;
 mod definitions;
@@ -14,10 +15,14 @@ mod receive;
 mod revise;
 mod schedules;
 mod settings;
+mod users;
+
+pub use backups::Backups;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use dwell_consensus::announcements::Announcer;
 use dwell_consensus::clock::Clock;
 use dwell_consensus::group::{Consistency, Group};
 use dwell_consensus::leadership::Tenure;
@@ -25,11 +30,16 @@ use dwell_consensus::proposer::ProposeError;
 use dwell_machine::{Command, Reply};
 use dwell_proto::metadata;
 use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
 
+use crate::access::Access;
 use crate::hub::Hub;
 use crate::metrics::PublishMetrics;
-use crate::status::RequestError;
+use crate::status::{RequestError, redirected};
+use crate::stop::Stopping;
+use crate::traces::Traces;
 use crate::validate::Limits;
+use crate::watermarks::Watermarks;
 
 /// Longest wait for a command to be applied.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,6 +59,16 @@ pub struct Services {
     pub limits: Limits,
     /// What became of published messages.
     pub published: PublishMetrics,
+    /// Whether streams are to go elsewhere.
+    pub stopping: Stopping,
+    /// What this node says of itself.
+    pub announcer: Announcer,
+    /// When publishes are refused.
+    pub watermarks: Watermarks,
+    /// Who may do what.
+    pub access: Access,
+    /// Where traced messages are told of.
+    pub traces: Traces,
 }
 
 /// One page of a listing.
@@ -108,6 +128,15 @@ impl Services {
             () = tokio::time::sleep(COMMIT_TIMEOUT) => Err(ProposeError::Unknown("no majority answered".into())),
         };
         Ok(reply?)
+    }
+
+    /// Names, to a client whose stream fails with UNAVAILABLE, the leader that comes after `tenure`, so that it need not
+    /// ask around.
+    async fn redirected(&self, status: Status, tenure: &Tenure) -> Status {
+        if status.code() != Code::Unavailable {
+            return status;
+        }
+        redirected(status, tenure, &self.stopping).await
     }
 
     /// Commits a command that has nothing to tell but that it was done.

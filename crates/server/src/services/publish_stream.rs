@@ -14,6 +14,7 @@ use tonic::{Status, Streaming};
 
 use super::Services;
 use super::messages::publish_results;
+use crate::access::Caller;
 use crate::status::{RequestError, unavailable};
 
 /// Requests of a stream that may be unconfirmed. The server reads no further until then, and HTTP/2's flow
@@ -27,12 +28,15 @@ type Responses = mpsc::Sender<Result<v1::PublishStreamResponse, Status>>;
 impl Services {
     pub(super) fn open_publish_stream(
         &self,
+        caller: Caller,
         requests: Streaming<v1::PublishStreamRequest>,
     ) -> ReceiverStream<Result<v1::PublishStreamResponse, Status>> {
         let (responses, receiver) = mpsc::channel(RESPONSES_MAX);
         let services = self.clone();
         tokio::spawn(async move {
-            if let Err(status) = services.serve_publish_stream(requests, &responses).await {
+            let tenure = Tenure::current(&services.group.leadership);
+            if let Err(status) = services.serve_publish_stream(&caller, requests, &responses, tenure.clone()).await {
+                let status = services.redirected(status, &tenure).await;
                 // A client that went away has no use for the reason.
                 let _ = responses.send(Err(status)).await;
             }
@@ -42,12 +46,14 @@ impl Services {
 
     async fn serve_publish_stream(
         &self,
+        caller: &Caller,
         mut requests: Streaming<v1::PublishStreamRequest>,
         responses: &Responses,
+        mut tenure: Tenure,
     ) -> Result<(), Status> {
-        let mut tenure = Tenure::current(&self.group.leadership);
         let mut unconfirmed = FuturesOrdered::new();
         let mut open = true;
+        let mut stopping = false;
         while open || !unconfirmed.is_empty() {
             tokio::select! {
                 // Confirms first: they make room.
@@ -59,45 +65,65 @@ impl Services {
                 }
                 request = requests.message(), if open && unconfirmed.len() < UNCONFIRMED_MAX => {
                     match request? {
-                        Some(request) => unconfirmed.push_back(self.begin_publish(request).await),
+                        Some(request) => unconfirmed.push_back(self.begin_publish(caller, request).await),
                         None => open = false,
                     }
                 }
+                // What was read is answered before the stream ends.
+                () = self.stopping.draining(), if !stopping => (open, stopping) = (false, true),
                 // What is under way may never be answered here: the client repeats it at the new leader.
                 () = tenure.ended() => {
                     return Err(unavailable("this node is not the leader any more"));
                 }
             }
         }
-        Ok(())
+        if stopping { Err(unavailable("this node is stopping")) } else { Ok(()) }
     }
 
     /// Hands one request to the proposer; what is returned resolves to its confirm.
     async fn begin_publish(
         &self,
+        caller: &Caller,
         request: v1::PublishStreamRequest,
     ) -> impl Future<Output = Result<v1::PublishStreamResponse, Status>> + use<> {
         let request_id = request.request_id;
-        let (command, routing_keys) = match self.publish_command(request.publish.unwrap_or_default()) {
+        if let Err(status) = caller.may(&request) {
+            return Either::Left(std::future::ready(Ok(refused(request_id, status))));
+        }
+        let publish = request.publish.unwrap_or_default();
+        let publishing = self.traces.publishing(&publish.messages);
+        let (command, routing_keys, in_flight) = match self.publish_command(publish) {
             Ok(command) => command,
-            Err(error) => return Either::Left(std::future::ready(Ok(refused(request_id, error)))),
+            Err(error) => {
+                let status = error.into();
+                if let Some(publishing) = publishing {
+                    publishing.answered(Err(&status));
+                }
+                return Either::Left(std::future::ready(Ok(refused(request_id, status))));
+            }
         };
         let pending = self.group.proposer.submit(command, Hurry::Now).await;
         let metrics = self.published.clone();
         Either::Right(async move {
             let reply: Result<Reply, ProposeError> = pending.wait().await;
-            match publish_results(&routing_keys, reply.map_err(RequestError::from)?, &metrics) {
+            drop(in_flight);
+            let results = publish_results(&routing_keys, reply.map_err(RequestError::from)?, &metrics);
+            let results = results.map_err(Status::from);
+            if let Some(publishing) = publishing {
+                publishing.answered(results.as_deref());
+            }
+            match results {
                 Ok(results) => {
                     let confirmed = Outcome::Confirmed(v1::PublishResponse { results });
                     Ok(v1::PublishStreamResponse { request_id, outcome: Some(confirmed) })
                 }
-                Err(error) => Ok(refused(request_id, error)),
+                Err(status) => Ok(refused(request_id, status)),
             }
         })
     }
 }
 
-fn refused(request_id: u64, error: RequestError) -> v1::PublishStreamResponse {
+fn refused(request_id: u64, error: impl Into<Status>) -> v1::PublishStreamResponse {
     v1::PublishStreamResponse { request_id, outcome: Some(Outcome::Refused(failure_of(error))) }
 }
 

@@ -13,6 +13,7 @@ mod publish;
 mod schedules;
 mod settings;
 mod settle;
+mod users;
 
 pub use consume::{attach, credit, receive};
 pub use exchanges::{binding, declare_exchange};
@@ -22,6 +23,7 @@ pub use publish::{publish, transact};
 pub use schedules::{declare_schedule, next_max, preview};
 pub use settings::{queue_settings, update_queue};
 pub use settle::{ack, extend, nack};
+pub use users::{add_user, password, set_password, set_permission, user_name};
 
 use std::collections::BTreeMap;
 

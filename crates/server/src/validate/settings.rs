@@ -108,7 +108,7 @@ fn dead_letter(to: v1::DeadLetter) -> Checked<machine::DeadLetter> {
 /// by a version that knew of none, can be declared again with it.
 fn priority_max(max: Option<u32>) -> Checked<Option<u32>> {
     let max = max.map(|max| priority("priority_max", max)).transpose()?;
-    Ok(max.filter(|max| *max != u8::MAX.into()))
+    Ok(max.filter(|max| *max != u32::from(u8::MAX)))
 }
 
 /// The default is kept as 0, for the same reason; the machine reads it so.

@@ -1,7 +1,7 @@
 //! Three nodes in this process.
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use dwell_proto::v1;
@@ -12,19 +12,27 @@ use dwell_proto::v1::messages_client::MessagesClient;
 use dwell_proto::v1::queues_client::QueuesClient;
 use dwell_proto::v1::schedules_client::SchedulesClient;
 use dwell_server::{Config, Member};
+use tokio::runtime::{Builder, Runtime};
 use tonic::transport::{Channel, Endpoint};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs as long as it is kept.
 pub struct Cluster {
-    nodes: Vec<tokio::task::JoinHandle<()>>,
+    /// Of the nodes; none only while this is dropped.
+    runtime: Option<Runtime>,
+    /// Removed when the nodes have closed what is in it: a database that cannot flush at its end keeps those of other tests
+    /// from doing so for seconds.
     _directory: tempfile::TempDir,
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.nodes.iter().for_each(tokio::task::JoinHandle::abort);
+        if let Some(runtime) = self.runtime.take() {
+            // Not on this thread, which may be one that runs tasks.
+            let ended = std::thread::spawn(move || runtime.shutdown_timeout(START_TIMEOUT)).join();
+            assert!(ended.is_ok() || std::thread::panicking());
+        }
     }
 }
 
@@ -39,6 +47,13 @@ pub struct Client {
 
 /// Starts a cluster, and connects to one of its followers: every call is forwarded.
 pub async fn client_of_a_follower() -> (Cluster, Client) {
+    let (cluster, addresses) = start(|config| config);
+    let client = connect(follower(&addresses, None).await);
+    (cluster, client)
+}
+
+/// Starts a cluster of nodes that are configured like this. Answers where clients reach them.
+pub fn start(configure: impl Fn(Config) -> Config) -> (Cluster, Vec<SocketAddr>) {
     let directory = tempfile::tempdir().unwrap();
     let addresses: Vec<[SocketAddr; 3]> = (0..3).map(|_| free_addresses()).collect();
     let members = addresses.iter().zip(1..).map(|([client, peer, _], node_id)| Member {
@@ -47,7 +62,8 @@ pub async fn client_of_a_follower() -> (Cluster, Client) {
         client_address: client.to_string(),
     });
     let members: Vec<Member> = members.collect();
-    let nodes = addresses.iter().zip(1..).map(|([client, peer, http], node_id)| {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    for ([client, peer, http], node_id) in addresses.iter().zip(1..) {
         let config = Config {
             node_id,
             data_dir: directory.path().join(node_id.to_string()),
@@ -58,27 +74,29 @@ pub async fn client_of_a_follower() -> (Cluster, Client) {
             state_memory_bytes: 32 << 20,
             ..Config::default()
         };
-        tokio::spawn(async move { dwell_server::run(config).await.unwrap() })
-    });
-    let cluster = Cluster { nodes: nodes.collect(), _directory: directory };
-    let clients: Vec<SocketAddr> = addresses.iter().map(|[client, ..]| *client).collect();
-    let client = connect(follower(&clients).await);
-    (cluster, client)
+        let config = configure(config);
+        runtime.spawn(async move { dwell_server::run(config).await.unwrap() });
+    }
+    let cluster = Cluster { runtime: Some(runtime), _directory: directory };
+    (cluster, addresses.iter().map(|[client, ..]| *client).collect())
 }
 
 fn free_addresses() -> [SocketAddr; 3] {
-    // Held together, so that they are three.
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap())
+    let ports: [u16; 3] = dwell_local_cluster::free_ports(3).unwrap().try_into().unwrap();
+    ports.map(|port| (Ipv4Addr::LOCALHOST, port).into())
 }
 
 /// The address of a node that does not lead, once all know the same leader.
-async fn follower(addresses: &[SocketAddr]) -> SocketAddr {
+pub async fn follower(addresses: &[SocketAddr], authorization: Option<&str>) -> SocketAddr {
     let deadline = Instant::now() + START_TIMEOUT;
     while Instant::now() < deadline {
         let mut leaders = BTreeSet::new();
         for address in addresses {
-            let status = ClusterClient::new(channel(*address)).get_cluster_status(v1::GetClusterStatusRequest {}).await;
+            let mut request = tonic::Request::new(v1::GetClusterStatusRequest {});
+            if let Some(authorization) = authorization {
+                request.metadata_mut().insert("authorization", authorization.parse().unwrap());
+            }
+            let status = ClusterClient::new(channel(*address)).get_cluster_status(request).await;
             leaders.insert(status.ok().and_then(|status| status.into_inner().leader_id));
         }
         if let (1, Some(Some(leader))) = (leaders.len(), leaders.first()) {
@@ -89,7 +107,7 @@ async fn follower(addresses: &[SocketAddr]) -> SocketAddr {
     panic!("the nodes did not agree on a leader");
 }
 
-fn channel(address: SocketAddr) -> Channel {
+pub fn channel(address: SocketAddr) -> Channel {
     Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy()
 }
 

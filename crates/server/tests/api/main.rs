@@ -2,6 +2,7 @@
 //! back.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod access;
 mod cluster;
 mod exchanges;
 mod inventory;

@@ -97,6 +97,8 @@ pub async fn once(common: &CommonArguments, planned: &PlannedRun, sandbox: &Sand
         environment: vec![
             ("DWELL_SNAPSHOT_LOG_ENTRIES".into(), "2000".into()),
             ("DWELL_SNAPSHOT_LOG_ENTRIES_KEPT".into(), "500".into()),
+            // The disks are small, and are to become full, and not only nearly so.
+            ("DWELL_DISK_FREE_WATERMARK_BYTES".into(), "0".into()),
         ],
     };
     let cluster = Cluster::start(options, sandbox, events).await?;
