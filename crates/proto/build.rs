@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "dwell/v1/users.proto",
         "dwell/v1/backups.proto",
         "dwell/peer/v1/raft.proto",
+        "externalscaler/externalscaler.proto",
     ];
     let descriptors = protox::compile(files, [&root])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
@@ -30,6 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .btree_map(".dwell.v1.Message.headers")
         .btree_map(".dwell.v1.Binding.headers")
         .btree_map(".dwell.v1.Filter.headers")
+        .btree_map(".externalscaler.ScaledObjectRef.scalerMetadata")
         .skip_protoc_run()
         .compile_fds_with_config(descriptors, types)?;
     Ok(())

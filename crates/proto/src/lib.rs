@@ -16,6 +16,11 @@ pub mod peer {
     tonic::include_proto!("dwell.peer.v1");
 }
 
+/// KEDA's external scaler protocol, `externalscaler`.
+pub mod externalscaler {
+    tonic::include_proto!("externalscaler");
+}
+
 /// The file descriptors of all of `proto/`, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 

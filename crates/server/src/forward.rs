@@ -145,7 +145,7 @@ impl ForwardLayer {
     }
 }
 
-/// False for what each node answers itself: its status, health, reflection, and reads that may be stale.
+/// False for what each node answers itself: its status, health, reflection, scalers, and reads that may be stale.
 fn needs_leader(request: &Request<Body>) -> bool {
     let service = request.uri().path().split('/').nth(1).unwrap_or_default();
     let led = [
@@ -265,6 +265,7 @@ mod tests {
         assert!(!needs_leader(&request("/dwell.v1.Cluster/GetStateDigest")));
         assert!(!needs_leader(&request("/dwell.v1.Backups/CreateBackup")));
         assert!(!needs_leader(&request("/grpc.health.v1.Health/Check")));
+        assert!(!needs_leader(&request("/externalscaler.ExternalScaler/GetMetrics")));
         let mut stale = request("/dwell.v1.Queues/DescribeQueue");
         stale.headers_mut().insert(metadata::CONSISTENCY, HeaderValue::from_static(metadata::CONSISTENCY_STALE));
         assert!(!needs_leader(&stale));

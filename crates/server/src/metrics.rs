@@ -9,6 +9,7 @@ use prometheus::{
     Encoder, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder, exponential_buckets,
 };
+use tonic::Code;
 
 /// Queues shown one by one; more would make a scrape too large.
 const QUEUES_MAX: usize = 1000;
@@ -87,6 +88,40 @@ impl PublishMetrics {
             v1::PublishOutcome::Rejected => self.rejected.inc(),
             v1::PublishOutcome::Stored | v1::PublishOutcome::Unspecified if result.duplicate => self.duplicate.inc(),
             v1::PublishOutcome::Stored | v1::PublishOutcome::Unspecified => self.stored.inc(),
+        }
+    }
+}
+
+/// What scalers ask this node.
+#[derive(Clone)]
+pub struct ScalerMetrics {
+    answered: IntCounter,
+    refused: IntCounter,
+    failed: IntCounter,
+    /// Streams that scalers watch queues by.
+    pub streams: IntGauge,
+}
+
+impl ScalerMetrics {
+    /// Registers them.
+    pub fn register(registry: &Registry) -> Result<ScalerMetrics, prometheus::Error> {
+        let outcomes = IntCounterVec::new(
+            Opts::new("dwell_scaler_requests_total", "Requests of scalers that this node answered, by outcome."),
+            &["outcome"],
+        )?;
+        let streams = IntGauge::new("dwell_scaler_streams", "Streams of scalers served by this node.")?;
+        registry.register(Box::new(outcomes.clone()))?;
+        registry.register(Box::new(streams.clone()))?;
+        let of = |outcome| outcomes.with_label_values(&[outcome]);
+        Ok(ScalerMetrics { answered: of("answered"), refused: of("refused"), failed: of("failed"), streams })
+    }
+
+    /// Counts one answer.
+    pub fn count(&self, code: Code) {
+        match code {
+            Code::Ok => self.answered.inc(),
+            Code::Unavailable | Code::Internal => self.failed.inc(),
+            _ => self.refused.inc(),
         }
     }
 }

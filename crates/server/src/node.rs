@@ -11,6 +11,7 @@ use dwell_consensus::identity::{ClusterIdentity, IdentityError};
 use dwell_consensus::peer::{self, Groups, PeerLinks, PeerMetrics, PeerNetwork};
 use dwell_consensus::types::DEFAULT_GROUP;
 use dwell_machine::COMMAND_FORMAT;
+use dwell_proto::externalscaler::external_scaler_server::ExternalScalerServer;
 use dwell_proto::v1::backups_server::BackupsServer;
 use dwell_proto::v1::cluster_server::ClusterServer;
 use dwell_proto::v1::exchanges_server::ExchangesServer;
@@ -40,7 +41,7 @@ use crate::hub::Hub;
 use crate::metrics::{self, HubMetrics, PublishMetrics};
 use crate::process::ProcessCollector;
 use crate::recovery::{Recovery, RecoveryError, Stores};
-use crate::services::{Backups, Services};
+use crate::services::{Backups, SCALER_REQUEST_BYTES_MAX, Scaler, Services};
 use crate::stop::{Signals, Stopping};
 use crate::tls::TlsPorts;
 use crate::traces::{ExportError, Traces};
@@ -169,6 +170,7 @@ pub struct Node {
     links: PeerLinks,
     recovery: Recovery,
     services: Services,
+    scaler: Scaler,
     backups: Backups,
     client_incoming: Incoming,
     peer_incoming: Incoming,
@@ -272,6 +274,7 @@ impl Node {
         let traces = Traces::start(&config, &registry)?;
         let services =
             Services { group, hub, clock, limits, published, stopping, announcer, watermarks, access, traces };
+        let scaler = Scaler::new(services.clone(), recovery.gate.clone(), &registry)?;
         if let Some(first_user) = first_user {
             tokio::spawn(first_user.make(services.clone()));
         }
@@ -292,6 +295,7 @@ impl Node {
             links,
             recovery,
             services,
+            scaler,
             backups,
             client_incoming,
             peer_incoming,
@@ -312,6 +316,7 @@ impl Node {
             links,
             recovery,
             services,
+            scaler,
             backups,
             client_incoming,
             peer_incoming,
@@ -330,6 +335,10 @@ impl Node {
         let for_clients = api(&services, request_bytes_max)
             .add_service(Gated::new(ClusterServer::new(services.clone()), &services.access))
             .add_service(Gated::new(BackupsServer::new(backups), &services.access))
+            .add_service(Gated::new(
+                ExternalScalerServer::new(scaler).max_decoding_message_size(SCALER_REQUEST_BYTES_MAX),
+                &services.access,
+            ))
             .add_service(health)
             .add_service(reflection);
         let client_server = Server::builder()
@@ -415,6 +424,7 @@ async fn report_health(reporter: &HealthReporter, status: ServingStatus) {
         <InventoryServer<Services> as NamedService>::NAME,
         <SchedulesServer<Services> as NamedService>::NAME,
         <MembershipServer<Services> as NamedService>::NAME,
+        <ExternalScalerServer<Scaler> as NamedService>::NAME,
         <BackupsServer<Backups> as NamedService>::NAME,
     ];
     for service in services {

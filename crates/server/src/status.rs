@@ -67,6 +67,18 @@ pub enum RequestError {
     /// There is no snapshot.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// This node has too old a state to answer from.
+    #[error("this node is catching up: {reason}")]
+    CatchingUp {
+        /// What it waits for.
+        reason: String,
+    },
+    /// Scalers watch as many queues as a node looks at for them.
+    #[error("scalers watch {max} queues of this node already; ask again and again in place of watching")]
+    TooManyWatched {
+        /// How many that are.
+        max: usize,
+    },
     /// There is no backup.
     #[error(transparent)]
     Backup(#[from] BackupError),
@@ -94,9 +106,12 @@ impl From<RequestError> for Status {
             RequestError::MessageNotFound { .. } => Code::NotFound,
             RequestError::Exhausted(reached) => return exhausted(reached),
             RequestError::Propose(ProposeError::NotUnderstood(_)) => Code::FailedPrecondition,
+            RequestError::TooManyWatched { .. } => Code::ResourceExhausted,
             RequestError::Password(PasswordError::Busy) => Code::ResourceExhausted,
             RequestError::Password(PasswordError::Hash(_)) => Code::Internal,
-            RequestError::Propose(_) | RequestError::Read(_) => return unavailable(error.to_string()),
+            RequestError::Propose(_) | RequestError::Read(_) | RequestError::CatchingUp { .. } => {
+                return unavailable(error.to_string());
+            }
             RequestError::Membership(reason) => return membership_status(reason),
             RequestError::Digest(reason) => code_of_digest(reason),
             RequestError::Snapshot(reason) => code_of_snapshot(reason),

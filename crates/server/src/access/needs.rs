@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::LazyLock;
 
-use dwell_proto::v1;
 use dwell_proto::v1::binding::Destination;
+use dwell_proto::{externalscaler, v1};
 
 use self::Need::{Administrator, Configure, Read, User, Write};
 
@@ -113,6 +113,9 @@ static TABLE: LazyLock<HashMap<TypeId, Row>> = LazyLock::new(|| {
         row::<v1::AddMemberRequest>(|it| vec![Administrator(&it.peer_address)]),
         row::<v1::RemoveMemberRequest>(|_| vec![Administrator("")]),
         row::<v1::TransferLeaderRequest>(|_| vec![Administrator("")]),
+        // Scalers look at queues.
+        row::<externalscaler::ScaledObjectRef>(scaled),
+        row::<externalscaler::GetMetricsRequest>(|it| it.scaled_object_ref.as_ref().map_or(vec![User], scaled)),
         // Users.
         row::<v1::AddUserRequest>(|it| vec![Administrator(&it.user)]),
         row::<v1::RemoveUserRequest>(|it| vec![Administrator(&it.user)]),
@@ -150,6 +153,13 @@ fn binding(binding: Option<&v1::Binding>) -> Needs<'_> {
     std::iter::once(Read(&binding.exchange)).chain(destination).collect()
 }
 
+fn scaled(object: &externalscaler::ScaledObjectRef) -> Needs<'_> {
+    // KEDA names the key so when it has filled the value in from the workers' environment.
+    let given = ["queue", "queueFromEnv"].into_iter().filter_map(|key| object.scaler_metadata.get(key));
+    let needs: Needs<'_> = given.flat_map(|queues| queues.split(',')).map(|queue| Read(queue.trim())).collect();
+    if needs.is_empty() { vec![User] } else { needs }
+}
+
 fn written(target: Option<&v1::Target>) -> Needs<'_> {
     target.map_or(vec![User], |target| vec![Write(&target.queue)])
 }
@@ -160,7 +170,21 @@ fn selected(selection: Option<&v1::Selection>) -> Needs<'_> {
 
 #[cfg(test)]
 mod tests {
+    use dwell_proto::externalscaler::ScaledObjectRef;
+
     use super::*;
+
+    #[test]
+    fn a_scaler_needs_to_read_every_queue_however_it_is_named() {
+        let of = |given: &[(&str, &str)]| {
+            let scaler_metadata = given.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            let object = ScaledObjectRef { scaler_metadata, ..ScaledObjectRef::default() };
+            needs_of(&object).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(of(&[("queue", "a, b c")]), "the permission to read from `a`; the permission to read from `b c`");
+        assert_eq!(of(&[("queueFromEnv", "a")]), "the permission to read from `a`");
+        assert_eq!(of(&[("leadTime", "1m")]), "a login");
+    }
 
     #[test]
     fn who_withdraws_publishes_and_whose_dead_letters_go_somewhere_writes_there() {

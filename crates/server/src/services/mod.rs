@@ -13,11 +13,13 @@ mod publish_stream;
 mod queues;
 mod receive;
 mod revise;
+mod scaler;
 mod schedules;
 mod settings;
 mod users;
 
 pub use backups::Backups;
+pub use scaler::{SCALER_REQUEST_BYTES_MAX, Scaler};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use dwell_hostile_bytes::{Bound, cases, decode_within, must, tampered, unharmed};
 use dwell_machine::{Batch, Command, Machine, MemoryStore, MessageState, Revision};
+use dwell_proto::externalscaler::ScaledObjectRef;
 use dwell_proto::request::{RequestError, decode};
 use dwell_proto::v1;
 use proptest::prelude::*;
@@ -140,6 +141,11 @@ fn as_preview(bytes: Bytes) -> Result<Option<Command>, Refused> {
     let (definition, next_max) = preview(decode::<v1::PreviewScheduleRequest>(bytes)?, NOW_MS)?;
     let due = dwell_machine::preview(&definition, NOW_MS, next_max.min(20)).unwrap();
     assert!(due.is_sorted());
+    Ok(None)
+}
+
+fn as_scaling(bytes: Bytes) -> Result<Option<Command>, Refused> {
+    scaling(decode::<ScaledObjectRef>(bytes)?)?;
     Ok(None)
 }
 
@@ -313,6 +319,9 @@ fn requests() -> Vec<(Bytes, Convert)> {
         catch_up_timeout_ms: 1000,
     };
     add(member.encode_to_vec(), as_add_member);
+    let given = [("queue", "q, r"), ("messagesPerReplica", "10"), ("leadTime", "1h 30m"), ("countLeased", "false")];
+    let scaler_metadata = given.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    add(ScaledObjectRef { scaler_metadata, ..Default::default() }.encode_to_vec(), as_scaling);
     requests
 }
 

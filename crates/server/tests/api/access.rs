@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Buf as _, BufMut as _, Bytes};
+use dwell_proto::externalscaler::{GetMetricsRequest, ScaledObjectRef};
 use dwell_proto::{metadata, v1};
 use http::uri::PathAndQuery;
 use prost::Message as _;
@@ -197,6 +198,8 @@ fn table() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let of_queue = v1::ReceiveRequest { queue: q(), messages_max: 1, ..Default::default() };
     let schedule = v1::PauseScheduleRequest { schedule: "s".into(), ..Default::default() }.encode_to_vec();
     let exchange = v1::DeclareExchangeRequest { exchange: "x".into(), ..Default::default() };
+    let scaler_metadata = [("queue".to_owned(), "q".to_owned())].into();
+    let scaled = ScaledObjectRef { name: "workers".into(), namespace: "default".into(), scaler_metadata };
     let list = Vec::new;
     vec![
         ("Messages/Publish", publish.encode_to_vec(), "w"),
@@ -295,6 +298,14 @@ fn table() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             v1::TransferLeaderRequest { node_id: Some(0), ..Default::default() }.encode_to_vec(),
             "a",
         ),
+        ("externalscaler.ExternalScaler/IsActive", scaled.encode_to_vec(), "r"),
+        ("externalscaler.ExternalScaler/StreamIsActive", scaled.encode_to_vec(), "r"),
+        ("externalscaler.ExternalScaler/GetMetricSpec", scaled.encode_to_vec(), "r"),
+        (
+            "externalscaler.ExternalScaler/GetMetrics",
+            GetMetricsRequest { scaled_object_ref: Some(scaled), ..Default::default() }.encode_to_vec(),
+            "r",
+        ),
         ("Users/AddUser", list(), "a"),
         ("Users/RemoveUser", list(), "a"),
         ("Users/SetPassword", list(), "a"),
@@ -310,7 +321,7 @@ fn path(call: &str) -> String {
 #[test]
 fn the_table_names_every_call_there_is() {
     let files = prost_types::FileDescriptorSet::decode(dwell_proto::FILE_DESCRIPTOR_SET).unwrap();
-    let of_clients = files.file.iter().filter(|file| file.package() == "dwell.v1");
+    let of_clients = files.file.iter().filter(|file| ["dwell.v1", "externalscaler"].contains(&file.package()));
     let calls: BTreeSet<String> = of_clients
         .flat_map(|file| file.service.iter().map(|service| (file.package(), service)))
         .flat_map(|(package, service)| {

@@ -43,6 +43,8 @@ pub struct Client {
     pub exchanges: ExchangesClient<Channel>,
     pub inventory: InventoryClient<Channel>,
     pub schedules: SchedulesClient<Channel>,
+    /// For services of others.
+    pub channel: Channel,
 }
 
 /// Starts a cluster, and connects to one of its followers: every call is forwarded.
@@ -118,7 +120,8 @@ fn connect(address: SocketAddr) -> Client {
         queues: QueuesClient::new(channel.clone()),
         exchanges: ExchangesClient::new(channel.clone()),
         inventory: InventoryClient::new(channel.clone()),
-        schedules: SchedulesClient::new(channel),
+        schedules: SchedulesClient::new(channel.clone()),
+        channel,
     }
 }
 

@@ -8,4 +8,5 @@ mod exchanges;
 mod inventory;
 mod messages;
 mod queues;
+mod scaler;
 mod schedules;
