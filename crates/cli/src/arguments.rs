@@ -17,6 +17,7 @@ use crate::commands::dev::DevArguments;
 use crate::commands::exchange::ExchangeArguments;
 use crate::commands::inventory::{BrowseArguments, ForecastArguments, GetArguments};
 use crate::commands::permission::PermissionArguments;
+use crate::commands::pod::PodArguments;
 use crate::commands::publish::PublishArguments;
 use crate::commands::queue::QueueArguments;
 use crate::commands::receive::ReceiveArguments;
@@ -223,6 +224,8 @@ pub enum Output {
 pub enum Command {
     /// Run a node. Without flags: a single node on ./dwell-data
     Server(ServerArguments),
+    /// Run a node in a pod of a Kubernetes StatefulSet, stop it, and remove the nodes of pods that are to go
+    Pod(PodArguments),
     /// Run a cluster of real processes on this machine, to try things out
     Dev(DevArguments),
     /// Declare, change, list, describe and delete queues

@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod inventory;
 pub mod message;
 pub mod permission;
+pub mod pod;
 pub mod publish;
 pub mod queue;
 pub mod receive;
@@ -27,11 +28,12 @@ use crate::logging::{self, LogFormat};
 /// Runs the command.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let global = &arguments.global;
-    if !matches!(arguments.command, Command::Server(_)) {
+    if !matches!(arguments.command, Command::Server(_) | Command::Pod(_)) {
         logging::start(LogFormat::Text, "warn");
     }
     match arguments.command {
         Command::Server(arguments) => server::run(arguments).await,
+        Command::Pod(arguments) => pod::run(global, arguments).await,
         Command::Dev(arguments) => dev::run(arguments).await,
         Command::Queue(arguments) => queue::run(global, arguments).await,
         Command::Exchange(arguments) => exchange::run(global, arguments).await,

@@ -3,9 +3,12 @@
 mod arguments;
 mod bench;
 mod commands;
+#[cfg(test)]
+mod deployed;
 mod hint;
 mod logging;
 mod output;
+mod pod;
 mod render;
 mod times;
 
