@@ -19,10 +19,10 @@ run: setup build ## the main job: three servers, delayed messages, the leader ki
 
 test: setup check unit e2e faults instructions deploy-check ## check, all unit tests, the end-to-end tests with real server processes, also broken ones, counted instructions, and what is in deploy/
 
-unit: ## the tests of all crates, without servers
+unit: setup jepsen-setup ## the tests of all crates, without servers
 	$(CARGO) test --release --workspace --exclude dwell-tests --no-fail-fast
 
-e2e: build kube-render ## the end-to-end tests, one after the other because they measure time
+e2e: setup jepsen-setup build kube-render ## the end-to-end tests, one after the other because they measure time
 	$(CARGO) test --release --package dwell-tests --no-fail-fast -- --test-threads=1 --nocapture
 
 check: ## formatting and lints; writes nothing
@@ -56,7 +56,7 @@ jepsen-short: setup jepsen-setup ## the same in five to six minutes, each fault 
 	$(JEPSEN_BUILD)
 	$(JEPSEN) --short
 
-jepsen-setup: ## install what the faults of `make jepsen` need and is missing: iproute2, libfaketime, xfsprogs (Debian, Ubuntu)
+jepsen-setup: ## install what faults of disks, networks and clocks need and is missing: iproute2, libfaketime, xfsprogs (Debian, Ubuntu)
 	@if ! { PATH="$$PATH:/usr/sbin:/sbin"; command -v ip && command -v setpriv && command -v mkfs.ext4 && command -v xfs_io \
 		&& ls /usr/lib/*/faketime/libfaketimeMT.so.1; } >/dev/null 2>&1; then \
 		if ! command -v apt-get >/dev/null; then echo "install $(JEPSEN_APT_PACKAGES), then try again" >&2; exit 1; fi; \
