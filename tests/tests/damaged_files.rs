@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -148,9 +149,18 @@ fn has_set_aside(data: &Path) -> bool {
     !set_aside(data).is_empty()
 }
 
+/// What is there, if it still is: under a node that runs, files and directories come and go.
+fn if_there<T>(looked: io::Result<T>) -> Option<T> {
+    match looked {
+        Ok(found) => Some(found),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
 fn files(directory: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
+    for entry in if_there(fs::read_dir(directory)).into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files(&path, extensions));
@@ -172,28 +182,29 @@ fn end_of(file: &Path) -> u64 {
     bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1
 }
 
-fn flip(file: &Path, position: u64) {
-    let open = OpenOptions::new().read(true).write(true).open(file).unwrap();
+fn open(file: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(file)
+}
+
+fn flip(file: &File, position: u64) {
     let mut byte = [0];
-    open.read_exact_at(&mut byte, position).unwrap();
+    file.read_exact_at(&mut byte, position).unwrap();
     byte[0] ^= 0x10;
-    open.write_all_at(&byte, position).unwrap();
+    file.write_all_at(&byte, position).unwrap();
 }
 
 /// Flips a bit in every 512 bytes of each table and blob file.
 fn flip_state(data: &Path) {
     let tables = files(&data.join("groups"), &["sst", "blob"]);
-    assert!(!tables.is_empty(), "there are tables on disk");
     // Snapshots share files with the database: what is flipped twice is whole again.
     let mut flipped = BTreeSet::new();
-    for table in tables {
-        let metadata = fs::metadata(&table).unwrap();
-        if !flipped.insert(metadata.ino()) {
-            continue;
+    for table in tables.iter().filter_map(|table| if_there(open(table))) {
+        let metadata = table.metadata().unwrap();
+        if flipped.insert(metadata.ino()) {
+            (20..metadata.len()).step_by(512).for_each(|position| flip(&table, position));
         }
-        let length = metadata.len();
-        (20..length).step_by(512).for_each(|position| flip(&table, position));
     }
+    assert!(!flipped.is_empty(), "there are tables on disk");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -202,19 +213,19 @@ async fn a_node_with_damaged_files_recovers_and_nothing_confirmed_is_lost_or_cor
     test.publish(1_000).await;
     test.round("a bit of the log's last record", true, |data| {
         let file = last_log_file(data);
-        flip(&file, end_of(&file) - 30);
+        flip(&open(&file).unwrap(), end_of(&file) - 30);
     })
     .await;
     test.round("the log's last file is cut", true, |data| {
         let file = last_log_file(data);
         let end = end_of(&file);
-        OpenOptions::new().write(true).open(&file).unwrap().set_len(end / 2).unwrap();
+        open(&file).unwrap().set_len(end / 2).unwrap();
     })
     .await;
     test.round("the log's last file is missing", true, |data| fs::remove_file(last_log_file(data)).unwrap()).await;
     test.round("bits all over the log", false, |data| {
         let file = last_log_file(data);
-        let end = end_of(&file);
+        let (end, file) = (end_of(&file), open(&file).unwrap());
         (1..10).for_each(|part| flip(&file, end * part / 10));
     })
     .await;
@@ -239,7 +250,7 @@ async fn a_node_alone_refuses_to_start_over_damaged_files() {
     let node = cluster.node(1).unwrap();
     node.kill().await.unwrap();
     let file = last_log_file(&node.data_directory());
-    flip(&file, end_of(&file) - 30);
+    flip(&open(&file).unwrap(), end_of(&file) - 30);
     for _ in 0..2 {
         node.start().unwrap();
         let deadline = Instant::now() + READY_TIMEOUT;
