@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use dwell_local_cluster::{LocalCluster, LocalClusterOptions};
@@ -107,6 +107,15 @@ impl Drop for TestCluster {
         {
             eprintln!("data and logs are kept in {}", directory.keep().display());
         }
+    }
+}
+
+/// Waits until it is so, for [`READY_TIMEOUT`] at most.
+pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + READY_TIMEOUT;
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "not within {READY_TIMEOUT:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use dwell_client::{Client, Delivery, PublishMessage, QueueSettings, ScheduleDefinition};
 use dwell_local_cluster::{LocalCluster, LocalClusterOptions};
-use dwell_tests::environment::{READY_TIMEOUT, TestCluster, binary, now_ms};
+use dwell_tests::environment::{READY_TIMEOUT, TestCluster, binary, now_ms, until};
 use dwell_tests::workload::{body, id_of};
 use futures::future::try_join_all;
 use parking_lot::Mutex;
@@ -77,14 +77,6 @@ async fn publish(client: &Client, messages: Vec<PublishMessage>) {
 
 fn id(delivery: &Delivery) -> u64 {
     id_of(&delivery.message.body).unwrap()
-}
-
-async fn wait_for(what: &str, mut attempt: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + WAIT;
-    while !attempt().await {
-        assert!(Instant::now() < deadline, "{what}: not within {WAIT:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 async fn acknowledge(deliveries: &[Delivery]) {
@@ -262,7 +254,7 @@ async fn a_new_cluster_goes_on_with_all_that_was_confirmed_before_the_backup() {
     let due = fill(&client).await;
     let mut load = Load::start(&client);
     let before = Instant::now();
-    wait_for("the load", async || load.confirmed() > 2_000 && before.elapsed() > Duration::from_secs(1)).await;
+    until("the load", async || load.confirmed() > 2_000 && before.elapsed() > Duration::from_secs(1)).await;
     let leased: BTreeSet<u64> = client.receive(KEPT, LEASED, WAIT).await.unwrap().iter().map(id).collect();
     assert_eq!(leased.len(), LEASED as usize);
 
@@ -387,7 +379,7 @@ async fn check_times(client: &Client, due: &Due) {
         "what was delayed: restored {ahead_ms} ms before its time, the last received {late_ms} ms after it, none early"
     );
     let fires = async || client.describe_schedule(SCHEDULE, 1).await.unwrap().schedule.unwrap().fired >= fired + 3;
-    wait_for("the schedule fires", fires).await;
+    until("the schedule fires", fires).await;
 }
 
 /// It is a cluster like any other, and another one: its nodes hold the same, a leader may die, and all may be started again.
@@ -431,7 +423,7 @@ async fn a_node_begins_alone_and_others_are_added_to_it() {
     let added = fresh.cluster.add_node().unwrap();
     let node = fresh.cluster.node(added).unwrap();
     node.start().unwrap();
-    wait_for("the new node answers", async || node.status().await.is_ok()).await;
+    until("the new node answers", async || node.status().await.is_ok()).await;
     client.add_member(added, node.peer_address(), node.client_address(), WAIT).await.unwrap();
     assert!(client.digest().await.unwrap().is_equal());
     let kept = take_all(&client, KEPT, 100).await;
@@ -451,7 +443,7 @@ async fn a_member_that_was_not_restored_is_told_so_and_is_restored_later() {
     fresh.cluster.wait_ready(READY_TIMEOUT).await.unwrap();
     let forgotten = fresh.cluster.node(3).unwrap();
     forgotten.start().unwrap();
-    wait_for("the node without data ends", async || forgotten.check_alive().is_err()).await;
+    until("the node without data ends", async || forgotten.check_alive().is_err()).await;
     let log = std::fs::read_to_string(forgotten.log_path()).unwrap();
     assert!(log.contains("has an empty disk now"), "{log}");
     std::fs::remove_dir_all(fresh.data(3)).unwrap();
@@ -470,7 +462,7 @@ async fn a_data_directory_that_is_half_restored_is_not_used() {
     std::fs::create_dir_all(fresh.data(1).join("restoring")).unwrap();
     let node = fresh.cluster.node(1).unwrap();
     node.start().unwrap();
-    wait_for("the node ends", async || node.check_alive().is_err()).await;
+    until("the node ends", async || node.check_alive().is_err()).await;
     let log = std::fs::read_to_string(node.log_path()).unwrap();
     assert!(log.contains("restore the backup again"), "{log}");
     fresh.restore(&to, 1).await.unwrap();

@@ -1,11 +1,11 @@
 //! Disks that run short, fill up, become read-only, or fail, under load: nothing confirmed is lost.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dwell_client::{Client, ClientOptions, Error, PublishMessage, QueueSettings, RevisionOutcome, Target};
 use dwell_local_cluster::{LocalCluster, LocalClusterOptions, LocalNode};
-use dwell_tests::environment::{READY_TIMEOUT, binary};
+use dwell_tests::environment::{READY_TIMEOUT, binary, until};
 use dwell_tests::history::Recorder;
 use dwell_tests::report::milliseconds;
 use dwell_tests::small_disk::SmallDisk;
@@ -70,14 +70,6 @@ impl Cluster {
     async fn restart(&self, id: u64) {
         self.node(id).start().unwrap();
         self.nodes.wait_ready(READY_TIMEOUT).await.unwrap();
-    }
-}
-
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + READY_TIMEOUT;
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "not within {READY_TIMEOUT:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -4,23 +4,15 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dwell_client::{Client, ClusterStatus, PublishMessage, QueueSettings};
-use dwell_tests::environment::{READY_TIMEOUT, TestCluster, binary};
+use dwell_tests::environment::{READY_TIMEOUT, TestCluster, binary, until};
 use dwell_tests::history::Recorder;
 use dwell_tests::workload::{Consumption, Production, wait_until_drained};
 
 const QUEUE: &str = "identity";
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
-
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + READY_TIMEOUT;
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "not within {READY_TIMEOUT:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
 
 fn log_of(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
